@@ -1,0 +1,63 @@
+"""What a keeper is told, and what it tells back: the values between runner and keeper."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from windlass_proto.model.failures import FailureKind
+from windlass_proto.model.ids import AttemptRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandPlan:
+    """All that is needed to run one command."""
+
+    ref: AttemptRef
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    """The whole environment of the command."""
+    work_dir: str | None
+    """A directory prepared for this attempt; None = the slot's own, empty one."""
+    output_dir: str
+    """Gets the segments stdout.000000, stderr.000000, ...; made only when the command writes something."""
+    timeout_s: float | None
+    """On the boot clock; None = no limit."""
+    kill_grace_s: float
+    """Between SIGTERM and SIGKILL."""
+    memory_bytes: int
+    """Limit; 0 = none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartRecord:
+    """The command runs."""
+
+    ref: AttemptRef
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/PID/stat: with the boot id and the pid it names the process for good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitRecord:
+    """The command has ended and nothing of it is left. Exactly one of `code` and `signal` is set."""
+
+    ref: AttemptRef
+    code: int | None
+    signal: int | None
+    kind: FailureKind | None
+    """None = success: code 0 and not stopped."""
+    reason: str
+    ran_for_us: int
+    user_cpu_us: int
+    system_cpu_us: int
+    peak_memory_bytes: int
+    """0 = not known."""
+    stdout_end: int
+    stderr_end: int
+    started: bool
+    """False when the command was stopped before it was started."""
+    stopped: bool
+    leftover_processes: int
+
+
+KeeperRecord = StartRecord | ExitRecord

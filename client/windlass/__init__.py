@@ -1,0 +1,1 @@
+"""The Windlass SDK: submit jobs, watch them, read their output."""

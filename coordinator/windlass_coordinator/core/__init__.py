@@ -1,0 +1,1 @@
+"""Decides; no clock, no I/O, no event loop (architecture.md, section 4)."""

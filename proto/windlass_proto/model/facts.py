@@ -1,0 +1,32 @@
+"""What happened, as recorded in the transaction of the change; published later as events."""
+
+from enum import StrEnum
+
+
+class FactKind(StrEnum):
+    JOB_SUBMITTED = "job.submitted"
+    JOB_STARTED = "job.started"
+    JOB_STOPPING = "job.stopping"
+    JOB_SUCCEEDED = "job.succeeded"
+    JOB_FAILED = "job.failed"
+    JOB_STOPPED = "job.stopped"
+    JOB_RESTARTED = "job.restarted"
+    JOB_DELETED = "job.deleted"
+    PRIORITY_CHANGED = "job.priority_changed"
+    TASK_READY = "task.ready"
+    TASK_STARTED = "task.started"
+    TASK_SUCCEEDED = "task.succeeded"
+    TASK_FAILED = "task.failed"
+    TASK_STOPPED = "task.stopped"
+    TASK_SKIPPED = "task.skipped"
+    INSTANCES_CLAIMED = "instances.claimed"
+    """Carries the indexes that one claim gave to one node."""
+    INSTANCES_ENDED = "instances.ended"
+    """Carries the indexes that one report ended, by state."""
+    INSTANCES_RETRY = "instances.retry"
+    NODE_JOINED = "node.joined"
+    NODE_READY = "node.ready"
+    NODE_SILENT = "node.silent"
+    NODE_GONE = "node.gone"
+    ATTEMPT_CONFLICT = "attempt.conflict"
+    """A report contradicted a recorded result; nothing was changed."""
