@@ -1,0 +1,102 @@
+"""A job's specification <-> its messages.
+
+What a message leaves out gets the model's default. Wrong values pass unchanged, so that the checks can name
+each of them; a command that is not given becomes an empty argument list for the same reason.
+"""
+
+from windlass_proto.convert.times import duration_from_wire, duration_to_wire
+from windlass_proto.model.ids import DEFAULT_CLUSTER, ClusterName, TaskName
+from windlass_proto.model.resources import Resources
+from windlass_proto.model.specs import (
+    Argv,
+    Command,
+    InputMapping,
+    JobSpec,
+    OutputMapping,
+    ShellLine,
+    TaskSpec,
+)
+from windlass_proto.v1 import specs_pb2 as wire
+
+
+def job_spec_to_wire(spec: JobSpec) -> wire.JobSpec:
+    return wire.JobSpec(
+        name=spec.name,
+        description=spec.description,
+        priority=spec.priority,
+        fail_on_instance_failure=spec.fail_on_instance_failure,
+        tasks=[_task_to_wire(task) for task in spec.tasks],
+    )
+
+
+def job_spec_from_wire(message: wire.JobSpec) -> JobSpec:
+    return JobSpec(
+        name=message.name,
+        description=message.description,
+        priority=message.priority,
+        fail_on_instance_failure=(
+            message.fail_on_instance_failure if message.HasField("fail_on_instance_failure") else True
+        ),
+        tasks=tuple(_task_from_wire(task) for task in message.tasks),
+    )
+
+
+def _task_to_wire(task: TaskSpec) -> wire.TaskSpec:
+    needs = task.resources
+    return wire.TaskSpec(
+        name=task.name,
+        after=task.after,
+        command=_command_to_wire(task.command),
+        instances=task.instances,
+        package=task.package,
+        env=task.env,
+        timeout=None if task.timeout is None else duration_to_wire(task.timeout),
+        max_retries=task.max_retries,
+        resources=wire.Resources(cpu=needs.cpu, memory_bytes=needs.memory_bytes, slots=needs.slots),
+        cluster=task.cluster,
+        stdout=task.stdout,
+        stderr=task.stderr,
+        inputs=[wire.InputMapping(source=i.source, destination=i.destination) for i in task.inputs],
+        outputs=[wire.OutputMapping(source=o.source, destination=o.destination) for o in task.outputs],
+    )
+
+
+def _task_from_wire(message: wire.TaskSpec) -> TaskSpec:
+    return TaskSpec(
+        name=TaskName(message.name),
+        after=tuple(TaskName(name) for name in message.after),
+        command=_command_from_wire(message.command),
+        instances=message.instances if message.HasField("instances") else 1,
+        package=message.package,
+        env=dict(message.env),
+        timeout=duration_from_wire(message.timeout) if message.HasField("timeout") else None,
+        max_retries=message.max_retries,
+        resources=_resources_from_wire(message.resources),
+        cluster=ClusterName(message.cluster or DEFAULT_CLUSTER),
+        stdout=message.stdout,
+        stderr=message.stderr,
+        inputs=tuple(InputMapping(source=i.source, destination=i.destination) for i in message.inputs),
+        outputs=tuple(OutputMapping(source=o.source, destination=o.destination) for o in message.outputs),
+    )
+
+
+def _command_to_wire(command: Command) -> wire.Command:
+    match command:
+        case Argv(args=args):
+            return wire.Command(argv=wire.Argv(args=args))
+        case ShellLine(line=line):
+            return wire.Command(shell=line)
+
+
+def _command_from_wire(message: wire.Command) -> Command:
+    if message.WhichOneof("form") == "shell":
+        return ShellLine(line=message.shell)
+    return Argv(args=tuple(message.argv.args))
+
+
+def _resources_from_wire(message: wire.Resources) -> Resources:
+    return Resources(
+        cpu=message.cpu,
+        memory_bytes=message.memory_bytes,
+        slots=message.slots if message.HasField("slots") else 1,
+    )
