@@ -1,0 +1,228 @@
+"""The log store on a file system.
+
+    <root>/<job_id>/<task_key>/<index // 1000>/<index>.<attempt>.<stdout|stderr>[.gaps]
+
+Streams in use are kept open up to a limit, and their state is shared by all writers, because an agent that
+dialled again may write to a stream whose old connection is not known to be dead yet. For streams that were
+closed to make room, the store remembers where they ended, so that asking for a durable end costs no disk
+access.
+"""
+
+import os
+import re
+import shutil
+import threading
+import zlib
+from collections import OrderedDict
+from pathlib import Path
+from typing import TypeVar
+
+from windlass_coordinator.logstore.base import (
+    MAX_READ_BYTES,
+    AppendOutcome,
+    AppendVerdict,
+    Gap,
+    LogSlice,
+    StreamKey,
+)
+from windlass_coordinator.logstore.disk import EarlyWriteback, read_whole
+from windlass_coordinator.logstore.layout import Layout
+from windlass_coordinator.logstore.stream_file import StreamFile, load_stream
+from windlass_proto.model.ids import JobId
+
+DEFAULT_OPEN_STREAMS = 256
+"""Descriptors held; a quarter of the limit that many systems give a process."""
+_REMEMBERED_ENDS = 16_384
+_REMEMBERED_DELETIONS = 4_096
+"""Outlives the few seconds for which an admission of an attempt is believed."""
+_INDEXES_PER_DIRECTORY = 1000
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+_SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+
+class FileLogStore:
+    """Implements LogStore."""
+
+    def __init__(self, root: Path, *, max_open_streams: int = DEFAULT_OPEN_STREAMS) -> None:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._root = root
+        self._max_open_streams = max_open_streams
+        self._writeback = EarlyWriteback()
+        self._lock = threading.Lock()
+        self._open: OrderedDict[StreamKey, StreamFile] = OrderedDict()
+        self._closed_ends: OrderedDict[StreamKey, int] = OrderedDict()
+        self._deleted: OrderedDict[JobId, None] = OrderedDict()
+
+    def open_writer(self) -> "FileLogWriter":
+        return FileLogWriter(self)
+
+    def durable_end(self, key: StreamKey) -> int:
+        with self._lock:
+            stream = self._open.get(key)
+            if stream is not None and not stream.is_closed:
+                return stream.durable_end
+            known_end = self._closed_ends.get(key)
+            if known_end is not None:
+                return known_end
+        if not self._path(key).exists():
+            return 0
+        found = self.stream(key)
+        return found.durable_end if found is not None else 0
+
+    def read(self, key: StreamKey, *, offset: int, limit: int) -> LogSlice | Gap:
+        end, layout = self._durable_layout(key)
+        offset = max(0, offset)
+        found = layout.at(offset, end=end)
+        if isinstance(found, Gap):
+            return found
+        length = min(found.length, limit, MAX_READ_BYTES)
+        if length <= 0:
+            return LogSlice(offset=offset, data=b"")
+        return LogSlice(offset=offset, data=self._read_bytes(key, length, found.position))
+
+    def gaps(self, key: StreamKey) -> tuple[Gap, ...]:
+        end, layout = self._durable_layout(key)
+        return layout.below(end)
+
+    def delete_job(self, job_id: JobId) -> None:
+        with self._lock:
+            _remember(self._deleted, job_id, None, limit=_REMEMBERED_DELETIONS)
+            for key in [key for key in self._open if key.job_id == job_id]:
+                stream = self._open.pop(key)
+                with stream.lock:
+                    stream.close()
+            for key in [key for key in self._closed_ends if key.job_id == job_id]:
+                del self._closed_ends[key]
+        shutil.rmtree(self._job_directory(job_id), ignore_errors=True)
+
+    def close(self) -> None:
+        with self._lock:
+            while self._open:
+                _, stream = self._open.popitem()
+                with stream.lock:
+                    stream.close()
+
+    def stream(self, key: StreamKey) -> StreamFile | None:
+        """The open stream, which may be closed by others until its lock is held; None if its job is
+        deleted."""
+        with self._lock:
+            if key.job_id in self._deleted:
+                return None
+            stream = self._open.get(key)
+            if stream is not None and not stream.is_closed:
+                self._open.move_to_end(key)
+                return stream
+            stream = StreamFile(
+                self._path(key),
+                root=self._root,
+                writeback=self._writeback,
+                known_end=self._closed_ends.pop(key, None),
+            )
+            self._open[key] = stream
+            self._open.move_to_end(key)
+            self._make_room()
+            return stream
+
+    def _make_room(self) -> None:
+        """Closes streams used longest ago; those in use at this moment are passed over."""
+        excess = len(self._open) - self._max_open_streams
+        if excess <= 0:
+            return
+        for key in list(self._open)[:-1]:
+            stream = self._open[key]
+            if not stream.lock.acquire(blocking=False):
+                continue
+            try:
+                if not stream.is_closed:
+                    stream.sync()
+                    stream.close()
+                    _remember(self._closed_ends, key, stream.durable_end, limit=_REMEMBERED_ENDS)
+            finally:
+                stream.lock.release()
+            del self._open[key]
+            excess -= 1
+            if excess == 0:
+                return
+
+    def _durable_layout(self, key: StreamKey) -> tuple[int, Layout]:
+        """The durable end and gaps that cover at least what lies below it."""
+        with self._lock:
+            stream = self._open.get(key)
+            if stream is not None and not stream.is_closed:
+                end = stream.durable_end
+                return end, stream.layout
+        try:
+            stored_bytes, layout = load_stream(self._path(key))
+        except FileNotFoundError:
+            return 0, Layout()
+        return layout.end(stored_bytes), layout
+
+    def _read_bytes(self, key: StreamKey, length: int, position: int) -> bytes:
+        try:
+            descriptor = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return b""
+        try:
+            return read_whole(descriptor, length, position)
+        finally:
+            os.close(descriptor)
+
+    def _job_directory(self, job_id: JobId) -> Path:
+        if not _SAFE_NAME.fullmatch(job_id):
+            raise ValueError(f"{job_id!r} is not a job id; only ids made by the coordinator appear in paths")
+        return self._root / job_id
+
+    def _path(self, key: StreamKey) -> Path:
+        directory = (
+            self._job_directory(key.job_id) / f"{key.task_key:d}" / f"{key.index // _INDEXES_PER_DIRECTORY:d}"
+        )
+        return directory / f"{key.index:d}.{key.attempt:d}.{key.stream.value}"
+
+
+class FileLogWriter:
+    """Implements LogWriter: remembers what it touched, so that one sync covers many appends."""
+
+    def __init__(self, store: FileLogStore) -> None:
+        self._store = store
+        self._touched: dict[StreamKey, StreamFile] = {}
+
+    def append(self, key: StreamKey, *, offset: int, data: bytes, crc32: int) -> AppendOutcome:
+        if zlib.crc32(data) != crc32:
+            return AppendOutcome(verdict=AppendVerdict.CORRUPT, end=self._store.durable_end(key))
+        while (stream := self._store.stream(key)) is not None:
+            with stream.lock:
+                if stream.is_closed:
+                    continue
+                self._touched[key] = stream
+                return stream.append(data, offset=offset)
+        return AppendOutcome(verdict=AppendVerdict.GONE, end=0)
+
+    def append_gap(self, key: StreamKey, *, offset: int, length: int, reason: str) -> AppendOutcome:
+        while (stream := self._store.stream(key)) is not None:
+            with stream.lock:
+                if stream.is_closed:
+                    continue
+                self._touched[key] = stream
+                return stream.append_gap(offset=offset, length=length, reason=reason)
+        return AppendOutcome(verdict=AppendVerdict.GONE, end=0)
+
+    def sync(self) -> None:
+        touched, self._touched = self._touched, {}
+        if len(touched) > 1:
+            for stream in touched.values():
+                with stream.lock:
+                    stream.begin_writeback()
+        for stream in touched.values():
+            with stream.lock:
+                stream.sync()
+
+    def close(self) -> None:
+        self._touched.clear()
+
+
+def _remember(memory: OrderedDict[_Key, _Value], key: _Key, value: _Value, *, limit: int) -> None:
+    memory[key] = value
+    memory.move_to_end(key)
+    while len(memory) > limit:
+        memory.popitem(last=False)

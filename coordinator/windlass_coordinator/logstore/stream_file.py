@@ -1,0 +1,221 @@
+"""One output stream as two files: the bytes without holes, and beside them the gaps as JSON lines.
+
+A kill at any point leaves a state that goes on rightly:
+
+- a torn write of bytes is a shorter file, and the agent sends the rest again;
+- a gap is on disk before any byte behind it is written, or those bytes would be taken for the lost ones;
+- a gap whose preceding bytes did not reach the disk was never acknowledged, and is cut off at the next open.
+"""
+
+import os
+import threading
+from pathlib import Path
+
+from windlass_coordinator.logstore.base import AppendOutcome, AppendVerdict, Gap
+from windlass_coordinator.logstore.disk import (
+    EarlyWriteback,
+    make_private_directories,
+    read_whole,
+    sync_directory,
+    write_whole,
+)
+from windlass_coordinator.logstore.layout import Layout, StoredRun, gap_line, read_gap_lines
+from windlass_proto.errors import Unavailable
+from windlass_proto.failpoints import reach
+
+_OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+_MAX_REASON_CHARS = 200
+_MIN_WRITEBACK_BYTES = 1 << 20
+"""Write-back of less is not worth a system call of its own while more is coming."""
+
+
+def gaps_path(path: Path) -> Path:
+    """Where the gaps of the stream at `path` are."""
+    return path.with_name(path.name + ".gaps")
+
+
+def load_stream(path: Path) -> tuple[int, Layout]:
+    """Length of the bytes at `path` and the gaps beside them, read only; raises FileNotFoundError."""
+    stored_bytes = path.stat().st_size
+    layout, _ = read_gap_lines(_content(gaps_path(path)), stored_bytes=stored_bytes)
+    return stored_bytes, layout
+
+
+class StreamFile:
+    """A stream open for appending. `lock` guards everything but the two attributes that readers look at."""
+
+    def __init__(
+        self, path: Path, *, root: Path, writeback: EarlyWriteback, known_end: int | None = None
+    ) -> None:
+        """Opens or makes the file. `known_end` is where it ended when this process last synced it."""
+        self.lock = threading.Lock()
+        self.is_closed = False
+        self._has_failed = False
+        self._path = path
+        self._root = root
+        self._writeback = writeback
+        self._descriptor, is_new = _open_or_create(path, root=root)
+        try:
+            self._stored_bytes, self.layout = self._load()
+            self._written_back = self._stored_bytes
+            self._has_new_name = known_end is None
+            self.durable_end = known_end or 0
+            if not is_new and self.is_dirty:
+                self._make_durable()
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    @property
+    def end(self) -> int:
+        """End of what is written, on disk or not."""
+        return self.layout.end(self._stored_bytes)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether a sync has something to do."""
+        return self._has_new_name or self.durable_end < self.end
+
+    def append(self, data: bytes, *, offset: int) -> AppendOutcome:
+        """Stores what of `data` lies beyond the end; compares the rest with what is stored."""
+        end = self.end
+        if offset > end:
+            return AppendOutcome(verdict=AppendVerdict.AHEAD, end=end)
+        overlap = min(end - offset, len(data))
+        differs = overlap > 0 and not self._holds(data[:overlap], offset=offset)
+        if overlap < len(data):
+            self._write(data[overlap:] if overlap else data)
+        if differs:
+            return AppendOutcome(verdict=AppendVerdict.MISMATCH, end=self.end)
+        grown = overlap < len(data)
+        return AppendOutcome(verdict=AppendVerdict.STORED if grown else AppendVerdict.DUPLICATE, end=self.end)
+
+    def append_gap(self, *, offset: int, length: int, reason: str) -> AppendOutcome:
+        """Declares what of the gap lies beyond the end; its line is on disk when this returns."""
+        end = self.end
+        if offset > end:
+            return AppendOutcome(verdict=AppendVerdict.AHEAD, end=end)
+        if offset + length <= end:
+            return AppendOutcome(verdict=AppendVerdict.DUPLICATE, end=end)
+        self._write_gap(Gap(offset=end, length=offset + length - end, reason=reason[:_MAX_REASON_CHARS]))
+        return AppendOutcome(verdict=AppendVerdict.STORED, end=self.end)
+
+    def begin_writeback(self) -> None:
+        """Lets the disk begin with what is not on it yet."""
+        length = self._stored_bytes - self._written_back
+        if length > 0 and not self.is_closed:
+            self._writeback.begin(self._descriptor, position=self._written_back, length=length)
+            self._written_back = self._stored_bytes
+
+    def sync(self) -> None:
+        """Puts bytes and names on disk.
+
+        When the disk refuses, the kernel may have dropped the bytes: only what was durable before counts, and
+        this file is closed, so that the next use reads anew what there is.
+        """
+        if self._has_failed:
+            raise _refused("sync", self._path)
+        if self.is_closed or not self.is_dirty:
+            return
+        try:
+            self._make_durable()
+        except Unavailable:
+            self._has_failed = True
+            os.ftruncate(self._descriptor, self.layout.position(self.durable_end))
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Lets go of the file without syncing it."""
+        if not self.is_closed:
+            self.is_closed = True
+            os.close(self._descriptor)
+
+    def _load(self) -> tuple[int, Layout]:
+        stored_bytes = os.fstat(self._descriptor).st_size
+        content = _content(gaps_path(self._path))
+        layout, sound = read_gap_lines(content, stored_bytes=stored_bytes)
+        if sound < len(content):
+            os.truncate(gaps_path(self._path), sound)
+        return stored_bytes, layout
+
+    def _holds(self, data: bytes, *, offset: int) -> bool:
+        """Whether the stored bytes of this stretch equal `data`; what lies in a gap cannot be compared."""
+        view, end = memoryview(data), offset + len(data)
+        position = offset
+        while position < end:
+            found = self.layout.at(position, end=end)
+            if isinstance(found, StoredRun):
+                sent = view[position - offset : position - offset + found.length]
+                if read_whole(self._descriptor, found.length, found.position) != sent:
+                    return False
+            position += found.length
+        return True
+
+    def _write(self, data: bytes) -> None:
+        try:
+            write_whole(self._descriptor, data, self._stored_bytes)
+        except OSError as error:
+            os.ftruncate(self._descriptor, self._stored_bytes)
+            raise _refused("write", self._path) from error
+        self._stored_bytes += len(data)
+        reach("coord.log.after_write")
+        if self._stored_bytes - self._written_back >= _MIN_WRITEBACK_BYTES:
+            self.begin_writeback()
+
+    def _write_gap(self, gap: Gap) -> None:
+        descriptor, is_new = _open_or_create(gaps_path(self._path), root=self._root)
+        try:
+            before = os.fstat(descriptor).st_size
+            try:
+                write_whole(descriptor, gap_line(gap), before)
+                os.fdatasync(descriptor)
+                if is_new:
+                    self._sync_names()
+            except OSError as error:
+                os.ftruncate(descriptor, before)
+                raise _refused("declare a gap in", self._path) from error
+        finally:
+            os.close(descriptor)
+        self.layout = self.layout.with_gap(gap)
+        reach("coord.log.after_gap")
+
+    def _make_durable(self) -> None:
+        end = self.end
+        try:
+            os.fdatasync(self._descriptor)
+            if self._has_new_name:
+                self._sync_names()
+        except OSError as error:
+            raise _refused("sync", self._path) from error
+        reach("coord.log.after_sync")
+        self.durable_end = end
+
+    def _sync_names(self) -> None:
+        directory = self._path.parent
+        while directory != self._root.parent:
+            sync_directory(directory)
+            directory = directory.parent
+        self._has_new_name = False
+
+
+def _open_or_create(path: Path, *, root: Path) -> tuple[int, bool]:
+    """An open descriptor, and whether the file was made just now."""
+    try:
+        return os.open(path, _OPEN_FLAGS), False
+    except FileNotFoundError:
+        make_private_directories(path.parent, above=root)
+        return os.open(path, _OPEN_FLAGS | os.O_CREAT, 0o600), True
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _refused(what: str, path: Path) -> Unavailable:
+    return Unavailable(
+        f"cannot {what} the log file {path}: free or repair the disk, then it goes on by itself"
+    )
