@@ -1,4 +1,4 @@
-"""What users see of jobs and machines crosses the wire unchanged, with what is not known kept apart from 0."""
+"""What users see of jobs and machines crosses the wire unchanged, and what is not known is not 0."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,0 +1,88 @@
+"""Checks of one task, by itself."""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+
+from windlass_proto.checks.limits import SpecLimits
+from windlass_proto.checks.mappings import check_mappings, check_object_url
+from windlass_proto.checks.words import Findings, check_between, check_name, check_text, check_together, show
+from windlass_proto.model.resources import Resources
+from windlass_proto.model.specs import Argv, Command, ShellLine, TaskSpec
+
+ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".zip")
+RESERVED_ENV_PREFIX = "WINDLASS_"
+
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_task(findings: Findings, path: str, task: TaskSpec, *, limits: SpecLimits) -> None:
+    """Everything but its name and its place among the others."""
+    check_between(findings, f"{path}.instances", task.instances, low=1, high=limits.instances)
+    check_between(findings, f"{path}.retries", task.max_retries, low=0, high=limits.retries)
+    check_name(findings, f"{path}.cluster", task.cluster, longest=limits.name_length)
+    _check_command(findings, path, task.command, limits=limits)
+    if task.timeout is not None:
+        _check_timeout(findings, f"{path}.timeout", task.timeout, limits=limits)
+    _check_resources(findings, f"{path}.resources", task.resources, limits=limits)
+    _check_env(findings, f"{path}.env", task.env, limits=limits)
+    if task.package:
+        _check_package(findings, f"{path}.package", task.package, limits=limits)
+    for field, url in (("stdout", task.stdout), ("stderr", task.stderr)):
+        if url:
+            check_object_url(findings, f"{path}.{field}", url, limits=limits)
+    check_mappings(findings, path, task, limits=limits)
+
+
+def _check_command(findings: Findings, path: str, command: Command, *, limits: SpecLimits) -> None:
+    match command:
+        case ShellLine(line=line):
+            if not line.strip():
+                findings.add(f"{path}.shell", "must not be empty")
+            check_text(findings, f"{path}.shell", line, longest_bytes=limits.command_bytes)
+        case Argv(args=()):
+            findings.add(f"{path}.command", "must be given: a program with its arguments, or a shell line")
+        case Argv(args=args):
+            if not args[0]:
+                findings.add(f"{path}.command[0]", "must name a program (is empty)")
+            if len(args) > limits.arguments:
+                findings.add(
+                    f"{path}.command", f"must have at most {limits.arguments} arguments (has {len(args)})"
+                )
+            for position, arg in enumerate(args):
+                check_text(findings, f"{path}.command[{position}]", arg, longest_bytes=limits.command_bytes)
+            check_together(findings, f"{path}.command", args, longest_bytes=limits.command_bytes)
+
+
+def _check_timeout(findings: Findings, path: str, timeout: timedelta, *, limits: SpecLimits) -> None:
+    low, high = limits.timeout_min, limits.timeout_max
+    if timeout < low:
+        findings.add(path, f"must be >= {low.total_seconds():g} s (is {timeout.total_seconds():g} s)")
+    elif timeout > high:
+        findings.add(path, f"must be <= {high.days} days (is {timeout})")
+
+
+def _check_resources(findings: Findings, path: str, needs: Resources, *, limits: SpecLimits) -> None:
+    check_between(findings, f"{path}.slots", needs.slots, low=1, high=limits.slots)
+    check_between(findings, f"{path}.cpu", needs.cpu, low=0, high=limits.cpu)
+    check_between(findings, f"{path}.memory", needs.memory_bytes, low=0, high=limits.memory_bytes)
+
+
+def _check_env(findings: Findings, path: str, env: Mapping[str, str], *, limits: SpecLimits) -> None:
+    if len(env) > limits.env_entries:
+        findings.add(path, f"must have at most {limits.env_entries} entries (has {len(env)})")
+    for name, value in env.items():
+        if not _ENV_NAME.fullmatch(name):
+            findings.add(
+                path, f"{show(name)} must be a letter or '_', followed by letters, digits and '_' only"
+            )
+            continue
+        if name.startswith(RESERVED_ENV_PREFIX):
+            findings.add(f"{path}.{name}", f"must not begin with {RESERVED_ENV_PREFIX}, which is ours")
+        check_text(findings, f"{path}.{name}", value, longest_bytes=limits.env_bytes)
+    check_together(findings, path, [*env, *env.values()], longest_bytes=limits.env_bytes)
+
+
+def _check_package(findings: Findings, path: str, url: str, *, limits: SpecLimits) -> None:
+    if check_object_url(findings, path, url, limits=limits) and not url.endswith(ARCHIVE_SUFFIXES):
+        findings.add(path, f"must be an archive: {', '.join(ARCHIVE_SUFFIXES)} (is {show(url)})")
