@@ -34,11 +34,6 @@ class FailureKind(StrEnum):
         """Whether the attempt counts against the user's `max_retries`."""
         return self in _USER_BUDGET
 
-    @property
-    def is_retryable(self) -> bool:
-        """Whether another attempt could end otherwise; a bad command stays bad."""
-        return self not in _FINAL
-
 
 _USER_BUDGET = frozenset(
     {
@@ -50,4 +45,3 @@ _USER_BUDGET = frozenset(
         FailureKind.OUTPUT,
     }
 )
-_FINAL = frozenset({FailureKind.USER_CONFIG, FailureKind.POISON})

@@ -1,0 +1,130 @@
+"""What an event does to an attempt (protocol.md, section 2, as one function)."""
+
+from dataclasses import dataclass
+
+from windlass_coordinator.core.records import AttemptView
+from windlass_proto.model.events import (
+    AttemptEvent,
+    Exited,
+    Finalized,
+    FinalizeFailed,
+    Happening,
+    LostOnNode,
+    PrepareFailed,
+    Preparing,
+    Started,
+    StoppedEarly,
+)
+from windlass_proto.model.failures import FailureKind
+from windlass_proto.model.ids import NodeKey
+from windlass_proto.model.states import AttemptState
+from windlass_proto.model.verdicts import EventVerdict
+
+UNASKED_STOP = "stopped on the node by a request that is not on record here"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """The answer to an event, and the attempt's state after it."""
+
+    verdict: EventVerdict
+    state: AttemptState | None = None
+    """None = unchanged: nothing is written."""
+    failure: FailureKind | None = None
+    reason: str = ""
+
+
+_DUPLICATE = Judgement(verdict=EventVerdict.DUPLICATE)
+_ACCEPT = {state: Judgement(verdict=EventVerdict.ACCEPTED, state=state) for state in AttemptState}
+_ORDER = {
+    AttemptState.LEASED: 0,
+    AttemptState.PREPARING: 1,
+    AttemptState.RUNNING: 2,
+    AttemptState.FINALIZING: 3,
+}
+
+
+def judge(view: AttemptView | None, event: AttemptEvent, *, node_key: NodeKey) -> Judgement:
+    """Decides on one event of one attempt, as reported by the node `node_key`."""
+    if view is None or view.node_key != node_key:
+        return Judgement(verdict=EventVerdict.UNKNOWN)
+    if view.fence != event.ref.fence:
+        return Judgement(verdict=EventVerdict.SUPERSEDED)
+    if view.state.is_terminal:
+        return _judge_late(view, event.what)
+    return _judge_live(view.state, event.what)
+
+
+def _judge_live(state: AttemptState, what: Happening) -> Judgement:
+    match what:
+        case Preparing():
+            return _progress(state, AttemptState.PREPARING)
+        case Started():
+            return _progress(state, AttemptState.RUNNING)
+        case Exited():
+            return _judge_exit(state, what)
+        case Finalized():
+            return _ACCEPT[AttemptState.STOPPED if state is AttemptState.STOPPING else AttemptState.SUCCEEDED]
+        case FinalizeFailed(reason=reason):
+            return _failed(state, FailureKind.OUTPUT, reason)
+        case PrepareFailed(kind=kind, reason=reason):
+            return _failed(state, kind, reason)
+        case StoppedEarly():
+            return _stopped(state)
+        case LostOnNode(kind=kind, reason=reason):
+            return Judgement(
+                verdict=EventVerdict.ACCEPTED, state=AttemptState.LOST, failure=kind, reason=reason
+            )
+
+
+def _progress(state: AttemptState, to: AttemptState) -> Judgement:
+    # A stopping attempt stays so; a late earlier event changes nothing.
+    if state is AttemptState.STOPPING or _ORDER[state] >= _ORDER[to]:
+        return _DUPLICATE
+    return _ACCEPT[to]
+
+
+def _judge_exit(state: AttemptState, what: Exited) -> Judgement:
+    if state is AttemptState.STOPPING:
+        # The stop was committed first, so it decides (protocol.md, section 2).
+        return Judgement(verdict=EventVerdict.ACCEPTED, state=AttemptState.STOPPED, reason=what.reason)
+    if state is AttemptState.FINALIZING:
+        return _DUPLICATE
+    if what.stopped:
+        return _stopped(state)
+    if what.kind is not None:
+        return _failed(state, what.kind, what.reason)
+    return _ACCEPT[AttemptState.FINALIZING if what.finalizing else AttemptState.SUCCEEDED]
+
+
+def _stopped(state: AttemptState) -> Judgement:
+    if state is AttemptState.STOPPING:
+        return _ACCEPT[AttemptState.STOPPED]
+    return Judgement(
+        verdict=EventVerdict.ACCEPTED,
+        state=AttemptState.LOST,
+        failure=FailureKind.INFRA_KEEPER_LOST,
+        reason=UNASKED_STOP,
+    )
+
+
+def _failed(state: AttemptState, kind: FailureKind, reason: str) -> Judgement:
+    to = AttemptState.STOPPED if state is AttemptState.STOPPING else AttemptState.FAILED
+    return Judgement(verdict=EventVerdict.ACCEPTED, state=to, failure=kind, reason=reason)
+
+
+def _judge_late(view: AttemptView, what: Happening) -> Judgement:
+    """A terminal attempt never changes; the answer only says whether the event fits the record."""
+    match what:
+        case Exited(code=code, signal=signal) if (
+            view.state in (AttemptState.SUCCEEDED, AttemptState.FAILED)
+            and view.failure is not FailureKind.OUTPUT
+        ):
+            same = (code, signal) == (view.exit_code, view.exit_signal)
+        case Finalized():
+            same = view.state in (AttemptState.SUCCEEDED, AttemptState.STOPPED)
+        case PrepareFailed(kind=kind) | LostOnNode(kind=kind):
+            same = view.failure is kind or view.state is not AttemptState.SUCCEEDED
+        case _:
+            same = True
+    return _DUPLICATE if same else Judgement(verdict=EventVerdict.CONFLICT)

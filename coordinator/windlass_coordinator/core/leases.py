@@ -1,0 +1,41 @@
+"""How often nodes must be heard, and when silence means something (protocol.md, sections 6 and 7)."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasePolicy:
+    """All durations are on the coordinator's own monotonic clock."""
+
+    heartbeats_per_s: float = 500.0
+    """What the whole fleet may send; the interval grows with the number of nodes."""
+    shortest_interval: timedelta = timedelta(seconds=5)
+    longest_interval: timedelta = timedelta(seconds=60)
+    shortest_lease: timedelta = timedelta(seconds=15)
+    replace_after: timedelta = timedelta(minutes=5)
+    """Silence after which a node's attempts are given to others."""
+    forget_after: timedelta = timedelta(hours=24)
+    """Silence after which a node is GONE."""
+    poll_wait: timedelta = timedelta(seconds=30)
+
+
+def heartbeat_interval(policy: LeasePolicy, *, nodes: int) -> timedelta:
+    """Grows with the fleet between its two bounds."""
+    wanted = timedelta(seconds=nodes / policy.heartbeats_per_s)
+    return min(policy.longest_interval, max(policy.shortest_interval, wanted))
+
+
+def lease_ttl(policy: LeasePolicy, *, interval: timedelta) -> timedelta:
+    """Three intervals, but not less than the shortest lease."""
+    return max(policy.shortest_lease, 3 * interval)
+
+
+def tolerance(duration: timedelta) -> timedelta:
+    """What the coordinator waits beyond a lease, so that the agent's view of it always ends first."""
+    return max(timedelta(seconds=2), 0.02 * duration)
+
+
+def restart_grace(policy: LeasePolicy) -> timedelta:
+    """How long after its own start a coordinator lets no lease expire."""
+    return max(timedelta(seconds=60), 2 * policy.longest_interval + timedelta(seconds=10))

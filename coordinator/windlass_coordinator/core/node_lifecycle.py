@@ -1,0 +1,48 @@
+"""What becomes of a node's attempts when it opens a session (protocol.md, sections 4 and 9)."""
+
+from dataclasses import dataclass
+
+from windlass_coordinator.core.records import AttemptView, HeldAttempt
+from windlass_proto.model.failures import FailureKind
+from windlass_proto.model.ids import AttemptRef, NodeKey
+from windlass_proto.model.states import AttemptState
+from windlass_proto.model.verdicts import InventoryVerdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """What a live attempt becomes that its node does not have any more."""
+
+    state: AttemptState
+    failure: FailureKind | None
+    reason: str
+
+
+def judge_inventory_item(
+    view: AttemptView | None, ref: AttemptRef, *, node_key: NodeKey, has_exit: bool, logs_stored: bool
+) -> InventoryVerdict:
+    """Decides on one attempt that a node says it has."""
+    if view is None or view.node_key != node_key or view.fence != ref.fence:
+        return InventoryVerdict.KILL
+    if not view.state.is_terminal:
+        return InventoryVerdict.REPORT if has_exit else InventoryVerdict.KEEP
+    if view.state in (AttemptState.LOST, AttemptState.RELEASED):
+        return InventoryVerdict.KILL
+    # The result is known; what may be missing are the last bytes of its logs.
+    return InventoryVerdict.FORGET if logs_stored else InventoryVerdict.REPORT
+
+
+def decide_missing(held: HeldAttempt) -> Revocation:
+    """Decides on a live attempt that is not in its node's inventory."""
+    if held.state is AttemptState.LEASED:
+        return Revocation(state=AttemptState.RELEASED, failure=None, reason="its node never received it")
+    return Revocation(
+        state=AttemptState.LOST,
+        failure=FailureKind.INFRA_NODE_LOST,
+        reason="its node came back without any record of it",
+    )
+
+
+def nonce_is_good(given: str, *, current: str, previous: str) -> bool:
+    """Whether a session may follow; the previous nonce counts too, as a reply may have been lost."""
+    return given in (current, previous)

@@ -1,0 +1,89 @@
+"""Report: what a node tells about its attempts, judged and recorded in one transaction."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from windlass_coordinator.core.attempt_lifecycle import Judgement, judge
+from windlass_coordinator.core.records import AttemptView, Fact, NodeView
+from windlass_coordinator.engine.settle import Ending, Rules, conclude
+from windlass_coordinator.stores.base import AttemptEnd, Transaction
+from windlass_proto import failpoints
+from windlass_proto.model.events import AttemptEvent, Exited
+from windlass_proto.model.facts import FactKind
+from windlass_proto.model.ids import AttemptRef
+from windlass_proto.model.states import AttemptState
+from windlass_proto.model.verdicts import EventVerdict
+
+
+def report(
+    tx: Transaction, node: NodeView, events: Sequence[AttemptEvent], *, rules: Rules, now: datetime
+) -> list[EventVerdict]:
+    """Records the events; one verdict for each, in their order. Only attempts of `node` can be touched."""
+    views = tx.attempt_views([event.ref for event in events])
+    verdicts: list[EventVerdict] = []
+    progress: dict[AttemptRef, AttemptState] = {}
+    finalizing: list[tuple[AttemptRef, Exited]] = []
+    endings: list[Ending] = []
+    for event in events:
+        ref = event.ref
+        view = views.get((ref.task_key, ref.index, ref.attempt))
+        judgement = judge(view, event, node_key=node.node_key)
+        verdicts.append(judgement.verdict)
+        if view is None or judgement.state is None:
+            continue
+        if judgement.state.is_terminal:
+            endings.append(_ending(event, view, judgement))
+            progress.pop(ref, None)
+        elif isinstance(event.what, Exited):
+            finalizing.append((ref, event.what))
+        else:
+            progress[ref] = judgement.state
+        # A report may carry several events of one attempt.
+        views[ref.task_key, ref.index, ref.attempt] = replace(view, state=judgement.state)
+    if progress:
+        tx.progress_attempts(list(progress.items()), now=now)
+    if finalizing:
+        tx.record_exits(finalizing, now=now)
+    conclude(tx, endings, rules=rules, now=now)
+    _audit_conflicts(tx, node, events, verdicts, now=now)
+    failpoints.reach("coord.report.before_commit")
+    return verdicts
+
+
+def _ending(event: AttemptEvent, view: AttemptView, judgement: Judgement) -> Ending:
+    assert judgement.state is not None  # noqa: S101 - narrows; the caller has checked
+    return Ending(
+        end=AttemptEnd(
+            ref=event.ref,
+            state=judgement.state,
+            failure=judgement.failure,
+            reason=judgement.reason,
+            exit=event.what if isinstance(event.what, Exited) else None,
+        ),
+        was_stopping=view.state is AttemptState.STOPPING,
+    )
+
+
+def _audit_conflicts(
+    tx: Transaction,
+    node: NodeView,
+    events: Sequence[AttemptEvent],
+    verdicts: Sequence[EventVerdict],
+    *,
+    now: datetime,
+) -> None:
+    if EventVerdict.CONFLICT not in verdicts:
+        return
+    facts = [
+        Fact(
+            kind=FactKind.ATTEMPT_CONFLICT,
+            tenant=node.tenant,
+            task_key=event.ref.task_key,
+            node_key=node.node_key,
+            payload={"index": event.ref.index, "attempt": event.ref.attempt, "said": repr(event.what)},
+        )
+        for event, verdict in zip(events, verdicts, strict=True)
+        if verdict is EventVerdict.CONFLICT
+    ]
+    tx.add_facts(facts, now=now)

@@ -1,0 +1,146 @@
+"""Join and OpenSession: who a node is, and what becomes of what it has."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from windlass_coordinator.core.node_lifecycle import decide_missing, judge_inventory_item, nonce_is_good
+from windlass_coordinator.core.records import AttemptView, Fact, NodeView
+from windlass_coordinator.engine.revoke import ref_of, revoke
+from windlass_coordinator.engine.settle import Rules
+from windlass_coordinator.stores.base import Credential, Transaction
+from windlass_proto.errors import Denied, SessionLost
+from windlass_proto.model.assignments import InventoryItem, SessionRef, VerdictItem
+from windlass_proto.model.facts import FactKind
+from windlass_proto.model.ids import AttemptRef, NodeId, NodeKey, TaskKey
+from windlass_proto.model.states import NodeState
+from windlass_proto.model.status import NodeFacts
+
+LogsStored = Callable[[AttemptRef], bool]
+"""Whether all that a terminal attempt's command wrote is in the log store."""
+
+_REFUSED_STATES = (NodeState.DELETED,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewNode:
+    """What a joining node gets; ids and secrets are made by the caller."""
+
+    node_id: NodeId
+    credential_id: str
+    credential_digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRequest:
+    """A node that wants to begin a session."""
+
+    state_id: str
+    boot_id: str
+    last_nonce: str
+    facts: NodeFacts
+    inventory: Sequence[InventoryItem]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedSession:
+    epoch: int
+    nonce: str
+    verdicts: list[VerdictItem]
+
+
+def join(tx: Transaction, token: Credential, facts: NodeFacts, new: NewNode, *, now: datetime) -> NodeKey:
+    """Makes a node of the token's cluster. Raises Denied for a token that is used up, expired or revoked."""
+    current = tx.credential(token.token_id)
+    expired = current is None or (current.expires_at is not None and current.expires_at <= now)
+    if current is None or expired or current.revoked or not current.uses_left or not current.cluster_key:
+        raise Denied("the join token is used up, expired or unknown: make a new one")
+    tx.use_credential(token.token_id)
+    node_key = tx.add_node(
+        new.node_id, facts, tenant=current.tenant, cluster_key=current.cluster_key, now=now
+    )
+    credential = Credential(
+        token_id=new.credential_id,
+        kind="node",
+        digest=new.credential_digest,
+        tenant=current.tenant,
+        cluster_key=current.cluster_key,
+        node_key=node_key,
+    )
+    tx.add_credential(credential, now=now)
+    tx.add_facts([Fact(kind=FactKind.NODE_JOINED, tenant=current.tenant, node_key=node_key)], now=now)
+    return node_key
+
+
+def open_session(
+    tx: Transaction,
+    node: NodeView,
+    request: OpenRequest,
+    *,
+    nonce: str,
+    logs_stored: LogsStored,
+    rules: Rules,
+    now: datetime,
+) -> OpenedSession:
+    """Begins the node's next session. Raises Denied for a copy of the node (its nonce is not the last one)."""
+    _check_identity(node, request)
+    epoch = node.epoch + 1
+    tx.open_session(
+        node,
+        request.facts,
+        state_id=request.state_id,
+        boot_id=request.boot_id,
+        epoch=epoch,
+        nonce=nonce,
+        now=now,
+    )
+    listed = {item.ref for item in request.inventory}
+    missing = [held for held in tx.held_attempts(node.node_key) if ref_of(held) not in listed]
+    revoke(tx, [(held, decide_missing(held)) for held in missing], rules=rules, now=now)
+    tx.adopt_attempts(node, epoch=epoch)
+    views = tx.attempt_views([item.ref for item in request.inventory])
+    verdicts = [_verdict(item, views, node, logs_stored) for item in request.inventory]
+    tx.add_facts([Fact(kind=FactKind.NODE_READY, tenant=node.tenant, node_key=node.node_key)], now=now)
+    return OpenedSession(epoch=epoch, nonce=nonce, verdicts=verdicts)
+
+
+def _check_identity(node: NodeView, request: OpenRequest) -> None:
+    if node.state in _REFUSED_STATES:
+        raise Denied(f"node {node.node_id} was deleted: join again")
+    if node.epoch and not nonce_is_good(request.last_nonce, current=node.nonce, previous=node.last_nonce):
+        raise Denied(
+            f"another copy of node {node.node_id} has opened a session since: "
+            "stop one of them, remove its state directory and let it join as a node of its own"
+        )
+
+
+def _verdict(
+    item: InventoryItem,
+    views: dict[tuple[TaskKey, int, int], AttemptView],
+    node: NodeView,
+    logs_stored: LogsStored,
+) -> VerdictItem:
+    ref = item.ref
+    view = views.get((ref.task_key, ref.index, ref.attempt))
+    stored = view is not None and view.state.is_terminal and logs_stored(ref)
+    verdict = judge_inventory_item(
+        view, ref, node_key=node.node_key, has_exit=item.has_exit, logs_stored=stored
+    )
+    return VerdictItem(ref=ref, verdict=verdict, from_seq=1)
+
+
+def current_node(tx: Transaction, node_key: NodeKey, session: SessionRef) -> NodeView:
+    """The node, if `session` is its current one; raises SessionLost otherwise (invariant I18)."""
+    node = tx.node_view(node_key)
+    if node is None or node.epoch != session.node_epoch or node.nonce != session.nonce:
+        raise SessionLost("this session is not the node's current one: open a new one")
+    return node
+
+
+def leave(tx: Transaction, node: NodeView, *, rules: Rules, now: datetime) -> None:
+    """The node stops for good: what it still has is given to others."""
+    held = tx.held_attempts(node.node_key)
+    revoke(tx, [(attempt, decide_missing(attempt)) for attempt in held], rules=rules, now=now)
+    tx.set_node_state(node.node_key, NodeState.GONE, now=now)
+    tx.revoke_node_credentials(node.node_key)
+    tx.add_facts([Fact(kind=FactKind.NODE_GONE, tenant=node.tenant, node_key=node.node_key)], now=now)

@@ -1,0 +1,280 @@
+"""What follows from ended attempts: instances, tasks, the DAG, jobs; all in the one transaction.
+
+`conclude` is the only way an attempt becomes terminal, whoever ended it: a report, a revocation, a sweep.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from windlass_coordinator.core.job_lifecycle import decide_job_end, decide_task_end
+from windlass_coordinator.core.records import Fact, JobKey, JobView, TaskBump, TaskView
+from windlass_coordinator.core.retry import GiveUp, RetryPolicy, decide_retry
+from windlass_coordinator.core.task_graph import descendants
+from windlass_coordinator.stores.base import AttemptEnd, InstanceChange, Transaction
+from windlass_proto.model.facts import FactKind
+from windlass_proto.model.failures import FailureKind
+from windlass_proto.model.ids import TaskKey
+from windlass_proto.model.states import AttemptState, InstanceState, JobState, TaskState
+
+_JOB_FACTS = {
+    JobState.SUCCEEDED: FactKind.JOB_SUCCEEDED,
+    JobState.FAILED: FactKind.JOB_FAILED,
+    JobState.STOPPED: FactKind.JOB_STOPPED,
+}
+_TASK_FACTS = {
+    TaskState.SUCCEEDED: FactKind.TASK_SUCCEEDED,
+    TaskState.FAILED: FactKind.TASK_FAILED,
+    TaskState.STOPPED: FactKind.TASK_STOPPED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What decides besides the records: the retry policy and its randomness, in [0, 1)."""
+
+    retry: RetryPolicy
+    jitter: Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """An attempt that ends, and whether it had been asked to stop."""
+
+    end: AttemptEnd
+    was_stopping: bool = False
+
+
+def conclude(tx: Transaction, endings: Sequence[Ending], *, rules: Rules, now: datetime) -> None:
+    """Ends attempts and does all that follows."""
+    if not endings:
+        return
+    tx.end_attempts([ending.end for ending in endings], now=now)
+    tasks = tx.task_views({ending.end.ref.task_key for ending in endings})
+    bumps: dict[TaskKey, TaskBump] = {key: TaskBump() for key in tasks}
+    changes = []
+    for ending in endings:
+        task = tasks[ending.end.ref.task_key]
+        change = _decide_instance(tx, ending, task, rules=rules, now=now)
+        _count(bumps[task.task_key], change.state)
+        changes.append(change)
+    tx.change_instances(changes)
+    jobs = tx.job_views({task.job_key for task in tasks.values()})
+    tx.add_facts(_ended_facts(changes, tasks, jobs), now=now)
+    tx.wakes.clusters |= {tasks[key].cluster_key for key, bump in bumps.items() if bump.ready_again}
+    _settle(tx, bumps, tasks, jobs, now=now)
+
+
+def _decide_instance(
+    tx: Transaction, ending: Ending, task: TaskView, *, rules: Rules, now: datetime
+) -> InstanceChange:
+    end = ending.end
+    key, index = end.ref.task_key, end.ref.index
+    match end.state:
+        case AttemptState.SUCCEEDED:
+            return InstanceChange(task_key=key, index=index, state=InstanceState.SUCCEEDED)
+        case AttemptState.STOPPED:
+            return InstanceChange(task_key=key, index=index, state=InstanceState.STOPPED)
+    # A revoked attempt must not be able to change anything any more.
+    revoked = end.state in (AttemptState.LOST, AttemptState.RELEASED)
+    if ending.was_stopping:
+        return InstanceChange(task_key=key, index=index, state=InstanceState.STOPPED, raise_fence=revoked)
+    if end.state is AttemptState.RELEASED:
+        return InstanceChange(task_key=key, index=index, state=InstanceState.READY, raise_fence=True)
+    user, infra = tx.failure_counts(key, index)
+    decision = decide_retry(
+        end.failure or FailureKind.INFRA_NODE_LOST,
+        user_failures=user,
+        infra_failures=infra,
+        max_retries=task.max_retries,
+        policy=rules.retry,
+        jitter=rules.jitter(),
+    )
+    due = None if isinstance(decision, GiveUp) else now + decision.delay
+    if due is not None:
+        tx.wakes.wake_at(due)
+    return InstanceChange(
+        task_key=key,
+        index=index,
+        state=InstanceState.FAILED if due is None else InstanceState.RETRY_WAIT,
+        user_failures=decision.user_failures,
+        infra_failures=decision.infra_failures,
+        due_at=due,
+        raise_fence=revoked,
+    )
+
+
+def _count(bump: TaskBump, state: InstanceState) -> None:
+    bump.active -= 1
+    match state:
+        case InstanceState.SUCCEEDED:
+            bump.succeeded += 1
+        case InstanceState.FAILED:
+            bump.failed += 1
+        case InstanceState.STOPPED:
+            bump.stopped += 1
+        case InstanceState.READY:
+            bump.ready_again += 1
+        case InstanceState.RETRY_WAIT:
+            bump.retry_wait += 1
+
+
+def _ended_facts(
+    changes: Sequence[InstanceChange], tasks: Mapping[TaskKey, TaskView], jobs: Mapping[JobKey, JobView]
+) -> list[Fact]:
+    """One fact for all instances of a task that went the same way, not one for each."""
+    groups: dict[tuple[TaskKey, InstanceState], list[int]] = {}
+    for change in changes:
+        groups.setdefault((change.task_key, change.state), []).append(change.index)
+    return [
+        Fact(
+            kind=FactKind.INSTANCES_ENDED if state.is_terminal else FactKind.INSTANCES_RETRY,
+            tenant=jobs[tasks[key].job_key].tenant,
+            job_key=tasks[key].job_key,
+            task_key=key,
+            payload={"state": state, "index": indexes},
+        )
+        for (key, state), indexes in groups.items()
+    ]
+
+
+def _settle(
+    tx: Transaction,
+    bumps: Mapping[TaskKey, TaskBump],
+    tasks: Mapping[TaskKey, TaskView],
+    jobs: Mapping[JobKey, JobView],
+    *,
+    now: datetime,
+) -> None:
+    ended: dict[TaskKey, TaskState] = {}
+    states = {}
+    for key, bump in bumps.items():
+        end = decide_task_end(_after(tasks[key], bump))
+        if end is not None:
+            ended[key] = end
+        states[key] = (bump, end or tasks[key].state)
+    tx.bump_tasks(states, ended=ended.keys(), now=now)
+    _close_tasks(tx, ended, tasks, jobs, now=now)
+    failing = {tasks[key].job_key for key, bump in bumps.items() if bump.failed}
+    for job_key, job in jobs.items():
+        tx.wakes.jobs.add(job.job_id)
+        if job_key in failing and job.fail_fast and job.state in (JobState.WAITING, JobState.RUNNING):
+            stop_live_job(
+                tx, job, stop_as=JobState.FAILED, reason=_failure_reason(bumps, tasks, job), now=now
+            )
+    touched = {tasks[key].job_key for key in ended} | {key for key in failing if jobs[key].fail_fast}
+    end_finished_jobs(tx, touched, now=now)
+
+
+def _after(task: TaskView, bump: TaskBump) -> TaskView:
+    return replace(
+        task,
+        active=task.active + bump.active,
+        succeeded=task.succeeded + bump.succeeded,
+        failed=task.failed + bump.failed,
+        stopped=task.stopped + bump.stopped,
+    )
+
+
+def _failure_reason(
+    bumps: Mapping[TaskKey, TaskBump], tasks: Mapping[TaskKey, TaskView], job: JobView
+) -> str:
+    names = [tasks[key].name for key, b in bumps.items() if b.failed and tasks[key].job_key == job.job_key]
+    return f"an instance of task {names[0]} failed"
+
+
+def _close_tasks(
+    tx: Transaction,
+    ended: Mapping[TaskKey, TaskState],
+    tasks: Mapping[TaskKey, TaskView],
+    jobs: Mapping[JobKey, JobView],
+    *,
+    now: datetime,
+) -> None:
+    if not ended:
+        return
+    closed = Counter({job_key: 0 for job_key in jobs})
+    closed.update(tasks[key].job_key for key in ended)
+    facts = [_task_fact(_TASK_FACTS[state], tasks[key], jobs) for key, state in ended.items()]
+    facts += _open_children(tx, [key for key, state in ended.items() if state is TaskState.SUCCEEDED], jobs)
+    by_job: dict[JobKey, list[TaskKey]] = {}
+    for key, state in ended.items():
+        if state is not TaskState.SUCCEEDED:
+            by_job.setdefault(tasks[key].job_key, []).append(key)
+    for job_key, roots in by_job.items():
+        skipped = _skip_descendants(tx, job_key, roots, now=now)
+        closed[job_key] += len(skipped)
+        facts += [_task_fact(FactKind.TASK_SKIPPED, task, jobs) for task in skipped]
+    tx.open_tasks({job_key: -count for job_key, count in closed.items() if count})
+    tx.add_facts(facts, now=now)
+
+
+def _task_fact(kind: FactKind, task: TaskView, jobs: Mapping[JobKey, JobView]) -> Fact:
+    return Fact(kind=kind, tenant=jobs[task.job_key].tenant, job_key=task.job_key, task_key=task.task_key)
+
+
+def _open_children(
+    tx: Transaction, succeeded: Sequence[TaskKey], jobs: Mapping[JobKey, JobView]
+) -> list[Fact]:
+    children = tx.children_of(succeeded)
+    if not children:
+        return []
+    blockers_gone = Counter(child for group in children.values() for child in group)
+    ready = tx.unblock(blockers_gone.keys(), by=blockers_gone)
+    tx.wakes.clusters |= {task.cluster_key for task in ready}
+    return [_task_fact(FactKind.TASK_READY, task, jobs) for task in ready]
+
+
+def _skip_descendants(
+    tx: Transaction, job_key: JobKey, roots: Sequence[TaskKey], *, now: datetime
+) -> list[TaskView]:
+    after = set(descendants(roots, tx.job_edges(job_key)))
+    if not after:
+        return []
+    open_tasks = [
+        task
+        for task in tx.job_task_views(job_key)
+        if task.task_key in after and task.state is TaskState.WAITING
+    ]
+    reason = "a task it comes after did not succeed"
+    keys = [task.task_key for task in open_tasks]
+    tx.set_task_states(keys, TaskState.SKIPPED, reason=reason, now=now)
+    return open_tasks
+
+
+def stop_live_job(tx: Transaction, job: JobView, *, stop_as: JobState, reason: str, now: datetime) -> None:
+    """No new claims from here on; live attempts are asked to stop; nodes are woken to hear of it."""
+    tx.begin_stopping(job.job_key, stop_as=stop_as, reason=reason, now=now)
+    tx.wakes.nodes |= tx.nodes_running(job.job_key)
+    tx.wakes.jobs.add(job.job_id)
+    fact = Fact(
+        kind=FactKind.JOB_STOPPING, tenant=job.tenant, job_key=job.job_key, payload={"reason": reason}
+    )
+    tx.add_facts([fact], now=now)
+
+
+def end_finished_jobs(tx: Transaction, keys: set[JobKey], *, now: datetime) -> None:
+    """Ends those of the jobs that have no open task any more."""
+    for job in tx.job_views(keys).values() if keys else ():
+        if job.tasks_open or job.state.is_terminal:
+            continue
+        tasks = tx.job_task_views(job.job_key)
+        state = decide_job_end([task.state for task in tasks], stop_as=job.stop_as)
+        failed = [task.name for task in tasks if task.state is TaskState.FAILED]
+        reason = f"task {failed[0]} failed" if failed and job.stop_as is None else ""
+        tx.end_job(job.job_key, state, reason=reason, now=now)
+        tx.wakes.jobs.add(job.job_id)
+        fact = Fact(kind=_JOB_FACTS[state], tenant=job.tenant, job_key=job.job_key)
+        tx.add_facts([fact], now=now)
+        if job.delete_when_done:
+            remove_job(tx, job, now=now)
+
+
+def remove_job(tx: Transaction, job: JobView, *, now: datetime) -> None:
+    """Makes a terminal job a tombstone; its logs go after the commit."""
+    tx.delete_job(job.job_key, now=now)
+    tx.wakes.deleted_jobs.add(job.job_id)
+    tx.wakes.jobs.add(job.job_id)
+    fact = Fact(kind=FactKind.JOB_DELETED, tenant=job.tenant, job_key=job.job_key)
+    tx.add_facts([fact], now=now)

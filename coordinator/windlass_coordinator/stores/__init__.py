@@ -1,0 +1,16 @@
+"""Databases behind one seam: `base.py` says what they must do, `open_store` opens the one that is meant."""
+
+from windlass_coordinator.stores.base import Store
+from windlass_proto.errors import InvalidRequest
+
+
+def open_store(url: str) -> Store:
+    """Opens `sqlite:///PATH` (or `sqlite:///:memory:`). Raises InvalidRequest for another kind of URL."""
+    scheme, _, rest = url.partition("://")
+    match scheme:
+        case "sqlite":
+            from windlass_coordinator.stores.sqlite.store import SqliteStore
+
+            return SqliteStore(rest.removeprefix("/"))
+        case _:
+            raise InvalidRequest(f"store: no such kind of database: {url!r}; must be like sqlite:///PATH")

@@ -1,0 +1,353 @@
+"""What a database must be able to do for the coordinator.
+
+A verb (`engine/`) is a synchronous function over a `Transaction`. `Store.run` decides how it runs: alone or
+together with others in one commit, on which thread, retried or not; a verb may therefore do nothing but
+read and write its transaction. The reply is given when the commit is on disk.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from windlass_coordinator.core.records import (
+    AttemptView,
+    ClaimableTask,
+    Claimed,
+    ClusterKey,
+    Fact,
+    HeldAttempt,
+    JobKey,
+    JobView,
+    LogFacts,
+    NodeView,
+    TaskBump,
+    TaskView,
+    Wakes,
+)
+from windlass_proto.model.events import Exited
+from windlass_proto.model.failures import FailureKind
+from windlass_proto.model.ids import AttemptRef, ClusterName, JobId, NodeId, NodeKey, TaskKey, TenantId
+from windlass_proto.model.specs import JobSpec
+from windlass_proto.model.states import AttemptState, InstanceState, JobState, NodeState, TaskState
+from windlass_proto.model.status import (
+    ClusterStatus,
+    InstanceStatus,
+    JobStatus,
+    NodeFacts,
+    NodeStatus,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnd:
+    """A live attempt that becomes terminal."""
+
+    ref: AttemptRef
+    state: AttemptState
+    failure: FailureKind | None = None
+    reason: str = ""
+    exit: Exited | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceChange:
+    """What an instance becomes when its attempt has ended."""
+
+    task_key: TaskKey
+    index: int
+    state: InstanceState
+    user_failures: int | None = None
+    """None = unchanged."""
+    infra_failures: int | None = None
+    due_at: datetime | None = None
+    raise_fence: bool = False
+    """So that the ended attempt can change nothing any more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """A secret's record; the secret itself is not kept."""
+
+    token_id: str
+    kind: str
+    digest: str
+    tenant: TenantId
+    cluster_key: ClusterKey | None = None
+    node_key: NodeKey | None = None
+    uses_left: int | None = None
+    expires_at: datetime | None = None
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A checked job on its way into the store."""
+
+    job_id: JobId
+    tenant: TenantId
+    spec: JobSpec
+    clusters: Mapping[ClusterName, ClusterKey]
+
+
+class WorkRecords(Protocol):
+    """The hot part: claims and reports."""
+
+    def claimable(self, node: NodeView, *, limit: int) -> Iterable[ClaimableTask]:
+        """Tasks of the node's cluster with work that the node could run, highest priority and oldest first."""
+
+    def claim(
+        self,
+        node: NodeView,
+        taken: Sequence[tuple[ClaimableTask, int, int]],
+        *,
+        poll_seq: int,
+        now: datetime,
+    ) -> list[Claimed]:
+        """Leases, for each (task, again, fresh), so many of its ready-again and never-claimed instances."""
+
+    def leased_by_poll(self, node: NodeView, *, poll_seq: int) -> list[Claimed]:
+        """What the poll with this number has leased already in the node's epoch and is still LEASED."""
+
+    def attempt_views(self, refs: Sequence[AttemptRef]) -> dict[tuple[TaskKey, int, int], AttemptView]:
+        """By (task_key, index, attempt); those that do not exist are left out."""
+
+    def failure_counts(self, task_key: TaskKey, index: int) -> tuple[int, int]:
+        """(user_failures, infra_failures) of an instance."""
+
+    def progress_attempts(self, changes: Sequence[tuple[AttemptRef, AttemptState]], *, now: datetime) -> None:
+        """New states of live attempts."""
+
+    def record_exits(self, exits: Sequence[tuple[AttemptRef, Exited]], *, now: datetime) -> None:
+        """Exit fields of attempts that are FINALIZING from now on."""
+
+    def end_attempts(self, ends: Sequence[AttemptEnd], *, now: datetime) -> None:
+        """Makes live attempts terminal."""
+
+    def change_instances(self, changes: Sequence[InstanceChange]) -> None:
+        """New states of instances; READY ones can be claimed again."""
+
+    def task_views(self, keys: Collection[TaskKey]) -> dict[TaskKey, TaskView]: ...
+
+    def bump_tasks(
+        self,
+        bumps: Mapping[TaskKey, tuple[TaskBump, TaskState]],
+        *,
+        ended: Collection[TaskKey],
+        now: datetime,
+    ) -> None:
+        """Adds to counters, sets states, and marks those in `ended` as ended now."""
+
+    def due_instances(self, *, now: datetime, limit: int) -> list[tuple[TaskKey, int]]:
+        """Instances whose back-off is over."""
+
+    def next_due(self) -> datetime | None:
+        """When the next back-off ends."""
+
+    def make_ready(self, instances: Sequence[tuple[TaskKey, int]]) -> set[ClusterKey]:
+        """RETRY_WAIT -> READY; returns the clusters that have work now."""
+
+    def held_attempts(self, node_key: NodeKey) -> list[HeldAttempt]:
+        """All live attempts of a node."""
+
+    def stopping_attempts(self, node_key: NodeKey) -> list[AttemptRef]: ...
+
+    def adopt_attempts(self, node: NodeView, *, epoch: int) -> None:
+        """Live attempts of the node go on in its new epoch, not detached any more."""
+
+    def detach_attempts(self, node_key: NodeKey) -> None: ...
+
+    def log_facts(
+        self, job_id: JobId, *, tenant: TenantId, task: str, index: int, attempt: int
+    ) -> LogFacts | None:
+        """For readers; attempt 0 = the newest."""
+
+    def log_owner(self, node_key: NodeKey, ref: AttemptRef) -> JobId | None:
+        """The job whose log this node may append to for this attempt; None = it may not."""
+
+
+class JobRecords(Protocol):
+    """Jobs, tasks, the graph."""
+
+    def find_submission(self, tenant: TenantId, idempotency_key: str) -> tuple[str, JobId] | None:
+        """(request digest, job id) of an earlier submit with this key."""
+
+    def add_submission(
+        self, tenant: TenantId, idempotency_key: str, *, request_digest: str, job_id: JobId
+    ) -> None: ...
+
+    def add_job(self, job: NewJob, *, now: datetime) -> tuple[JobKey, set[ClusterKey]]:
+        """Stores job, tasks and edges; returns the clusters that have work at once."""
+
+    def job_view(self, job_id: JobId, *, tenant: TenantId) -> JobView | None: ...
+
+    def job_views(self, keys: Collection[JobKey]) -> dict[JobKey, JobView]: ...
+
+    def job_task_views(self, job_key: JobKey) -> list[TaskView]: ...
+
+    def job_spec(self, job_id: JobId, *, tenant: TenantId) -> JobSpec | None: ...
+
+    def children_of(self, keys: Collection[TaskKey]) -> dict[TaskKey, list[TaskKey]]: ...
+
+    def job_edges(self, job_key: JobKey) -> dict[TaskKey, list[TaskKey]]:
+        """Parent -> children, of the whole job."""
+
+    def unblock(self, keys: Collection[TaskKey], *, by: Mapping[TaskKey, int]) -> list[TaskView]:
+        """Takes `by[key]` blockers from each task; returns those that became READY."""
+
+    def set_task_states(
+        self, keys: Collection[TaskKey], state: TaskState, *, reason: str, now: datetime
+    ) -> None:
+        """State, no more work, and the end time where the state is terminal."""
+
+    def open_tasks(self, changes: Mapping[JobKey, int]) -> None:
+        """Adds to the number of tasks that are not terminal."""
+
+    def start_jobs(self, keys: Collection[JobKey], *, now: datetime) -> None:
+        """WAITING -> RUNNING."""
+
+    def end_job(self, job_key: JobKey, state: JobState, *, reason: str, now: datetime) -> None: ...
+
+    def begin_stopping(self, job_key: JobKey, *, stop_as: JobState, reason: str, now: datetime) -> None:
+        """The job, its live attempts and their instances become STOPPING; idle instances become STOPPED;
+        tasks with live attempts become STOPPING, other open ones STOPPED or (never ready) SKIPPED."""
+
+    def nodes_running(self, job_key: JobKey) -> set[NodeKey]:
+        """Nodes with live attempts of the job."""
+
+    def restart_job(self, job_key: JobKey, *, all_instances: bool, now: datetime) -> set[ClusterKey]:
+        """New generation; what has not succeeded (or all) may be claimed again."""
+
+    def delete_job(self, job_key: JobKey, *, now: datetime) -> None: ...
+
+    def mark_delete_when_done(self, job_key: JobKey) -> None: ...
+
+    def set_priority(self, job_key: JobKey, priority: int) -> None: ...
+
+    def add_facts(self, facts: Sequence[Fact], *, now: datetime) -> None: ...
+
+
+class NodeRecords(Protocol):
+    """Clusters, nodes, credentials."""
+
+    def incarnation(self) -> int: ...
+
+    def cluster_key(self, tenant: TenantId, name: str) -> ClusterKey | None: ...
+
+    def cluster_names(self, tenant: TenantId) -> list[str]: ...
+
+    def add_cluster(self, tenant: TenantId, name: str, *, description: str, now: datetime) -> ClusterKey: ...
+
+    def delete_cluster(self, cluster_key: ClusterKey) -> None: ...
+
+    def cluster_in_use(self, cluster_key: ClusterKey) -> str | None:
+        """What still needs the cluster, in words; None = nothing."""
+
+    def add_node(
+        self,
+        node_id: NodeId,
+        facts: NodeFacts,
+        *,
+        tenant: TenantId,
+        cluster_key: ClusterKey,
+        now: datetime,
+    ) -> NodeKey: ...
+
+    def node_view(self, node_key: NodeKey) -> NodeView | None: ...
+
+    def open_session(
+        self,
+        node: NodeView,
+        facts: NodeFacts,
+        *,
+        state_id: str,
+        boot_id: str,
+        epoch: int,
+        nonce: str,
+        now: datetime,
+    ) -> None: ...
+
+    def set_node_state(self, node_key: NodeKey, state: NodeState, *, now: datetime) -> None: ...
+
+    def note_seen(self, seen: Mapping[NodeKey, datetime]) -> None:
+        """For display only; no decision uses it."""
+
+    def nodes_in(self, states: Collection[NodeState]) -> list[NodeKey]: ...
+
+    def credential(self, token_id: str) -> Credential | None: ...
+
+    def add_credential(self, credential: Credential, *, now: datetime) -> None: ...
+
+    def use_credential(self, token_id: str) -> None:
+        """One use less."""
+
+    def revoke_node_credentials(self, node_key: NodeKey) -> None: ...
+
+
+class Transaction(WorkRecords, JobRecords, NodeRecords, Protocol):
+    """Everything a verb may do, and whom to tell when it is committed."""
+
+    wakes: Wakes
+
+
+Follow = Callable[[Transaction, Wakes], Sequence[Callable[[], None]]]
+"""Runs inside a commit after its verbs, with all that they woke; may read, write and wake. What it returns
+is called on the event loop after the commit, and dropped when the commit fails."""
+
+
+class Queries(Protocol):
+    """What users look at; read from a snapshot, never in a writer's way."""
+
+    def job_status(self, job_id: JobId, *, tenant: TenantId) -> JobStatus | None: ...
+
+    def list_jobs(
+        self,
+        tenant: TenantId,
+        *,
+        states: Collection[JobState],
+        name_contains: str,
+        limit: int,
+        before: int | None,
+    ) -> tuple[list[JobStatus], int | None]:
+        """Newest first, and what to give as `before` for the next ones."""
+
+    def list_instances(
+        self,
+        job_id: JobId,
+        *,
+        tenant: TenantId,
+        task: str,
+        index: int | None,
+        limit: int,
+        after: tuple[int, int] | None,
+        all_attempts: bool,
+    ) -> tuple[list[InstanceStatus], tuple[int, int] | None] | None:
+        """By task and index; None = there is no such job (or task)."""
+
+    def list_clusters(self, tenant: TenantId) -> list[ClusterStatus]: ...
+
+    def list_nodes(
+        self, tenant: TenantId, *, cluster: str, include_gone: bool, node_id: str
+    ) -> list[NodeStatus]: ...
+
+
+class Store(Protocol):
+    """A database, opened."""
+
+    def listen(self, *, follow: Follow, after_commit: Callable[[Wakes], None]) -> None:
+        """Sets who hands out work inside a commit, and who is told on the event loop what it changed."""
+
+    async def run(self, verb: Callable[[Transaction], T]) -> T:
+        """Runs a verb and answers when its commit is on disk. Raises what the verb raises (nothing is
+        written then), or Unavailable."""
+
+    def run_now(self, verb: Callable[[Transaction], T]) -> T:
+        """The same without an event loop, for start-up and specs; blocks."""
+
+    async def read(self, query: Callable[[Queries], T]) -> T:
+        """Runs a query that writes nothing."""
+
+    def close(self) -> None:
+        """Finishes what was begun, then closes. Later calls raise Unavailable."""

@@ -1,0 +1,1 @@
+"""Tables and their migrations; one numbered file in `versions/` per change, never edited once released."""

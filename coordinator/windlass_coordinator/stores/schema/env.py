@@ -1,0 +1,1 @@
+"""Alembic wants this file; Windlass runs its migrations through `migrations.migrate` instead."""

@@ -1,0 +1,1 @@
+"""What the SQL databases share: times as numbers, and the queries behind what users look at."""

@@ -1,0 +1,1 @@
+"""SQLite: one writer thread, group commit, prepared statements on the raw driver connection."""

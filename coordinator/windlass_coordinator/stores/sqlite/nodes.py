@@ -1,0 +1,201 @@
+"""Clusters, nodes and credentials on SQLite."""
+
+import sqlite3
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any
+
+from windlass_coordinator.core.records import ClusterKey, NodeView
+from windlass_coordinator.stores.base import Credential
+from windlass_coordinator.stores.sql.times import from_us_or_none, to_us
+from windlass_proto.model.ids import NodeId, NodeKey, TenantId
+from windlass_proto.model.resources import NodeCapacity
+from windlass_proto.model.states import NodeState
+from windlass_proto.model.status import NodeFacts
+
+_NODE = """
+SELECT n.node_key, n.node_id, n.name, n.tenant, c.name, n.cluster_key, n.state, n.state_id, n.boot_id, n.epoch,
+       n.nonce, n.last_nonce, n.cpu, n.memory_bytes, n.slots
+FROM nodes n JOIN clusters c ON c.cluster_key = n.cluster_key WHERE n.node_key = ?"""
+
+
+class SqliteNodes:
+    """The part of a transaction that knows machines."""
+
+    _db: sqlite3.Connection
+    _incarnation: int
+
+    def incarnation(self) -> int:
+        return self._incarnation
+
+    def cluster_key(self, tenant: TenantId, name: str) -> ClusterKey | None:
+        row = self._db.execute(
+            "SELECT cluster_key FROM clusters WHERE tenant = ? AND name = ?", (tenant, name)
+        ).fetchone()
+        return None if row is None else ClusterKey(row[0])
+
+    def cluster_names(self, tenant: TenantId) -> list[str]:
+        rows = self._db.execute(
+            "SELECT name FROM clusters WHERE tenant = ? AND name NOT LIKE '%/%' ORDER BY name", (tenant,)
+        )
+        return [row[0] for row in rows]
+
+    def add_cluster(self, tenant: TenantId, name: str, *, description: str, now: datetime) -> ClusterKey:
+        row = self._db.execute(
+            "INSERT INTO clusters (tenant, name, description, created_at) VALUES (?, ?, ?, ?) "
+            "RETURNING cluster_key",
+            (tenant, name, description, to_us(now)),
+        ).fetchone()
+        return ClusterKey(row[0])
+
+    def delete_cluster(self, cluster_key: ClusterKey) -> None:
+        # Terminal tasks and gone nodes keep pointing at it, so the row stays under a name nobody can ask for.
+        self._db.execute(
+            "UPDATE clusters SET name = name || '/' || cluster_key WHERE cluster_key = ?", (cluster_key,)
+        )
+
+    def cluster_in_use(self, cluster_key: ClusterKey) -> str | None:
+        nodes = self._db.execute(
+            "SELECT count(*) FROM nodes WHERE cluster_key = ? AND state NOT IN ('GONE', 'DELETED')",
+            (cluster_key,),
+        ).fetchone()[0]
+        tasks = self._db.execute(
+            "SELECT count(*) FROM tasks WHERE cluster_key = ? "
+            "AND state IN ('WAITING', 'READY', 'RUNNING', 'STOPPING')",
+            (cluster_key,),
+        ).fetchone()[0]
+        if nodes:
+            return f"{nodes} node(s)"
+        return f"{tasks} task(s) that have not ended" if tasks else None
+
+    def add_node(
+        self,
+        node_id: NodeId,
+        facts: NodeFacts,
+        *,
+        tenant: TenantId,
+        cluster_key: ClusterKey,
+        now: datetime,
+    ) -> NodeKey:
+        row = self._db.execute(
+            "INSERT INTO nodes (node_id, tenant, cluster_key, name, state, joined_at) "
+            "VALUES (?, ?, ?, ?, 'JOINING', ?) RETURNING node_key",
+            (node_id, tenant, cluster_key, facts.name, to_us(now)),
+        ).fetchone()
+        return NodeKey(row[0])
+
+    def node_view(self, node_key: NodeKey) -> NodeView | None:
+        row = self._db.execute(_NODE, (node_key,)).fetchone()
+        return None if row is None else _node_view(row)
+
+    def open_session(
+        self,
+        node: NodeView,
+        facts: NodeFacts,
+        *,
+        state_id: str,
+        boot_id: str,
+        epoch: int,
+        nonce: str,
+        now: datetime,
+    ) -> None:
+        self._db.execute(
+            """UPDATE nodes SET state = 'READY', state_id = ?, boot_id = ?, epoch = ?, nonce = ?, last_nonce = ?,
+                 name = ?, slots = ?, cpu = ?, memory_bytes = ?, agent_version = ?, os = ?, containment = ?,
+                 last_seen_at = ? WHERE node_key = ?""",
+            (
+                state_id,
+                boot_id,
+                epoch,
+                nonce,
+                node.nonce,
+                facts.name,
+                facts.slots,
+                facts.cpu,
+                facts.memory_bytes,
+                facts.agent_version,
+                facts.os,
+                facts.containment,
+                to_us(now),
+                node.node_key,
+            ),
+        )
+
+    def set_node_state(self, node_key: NodeKey, state: NodeState, *, now: datetime) -> None:
+        self._db.execute("UPDATE nodes SET state = ? WHERE node_key = ?", (state, node_key))
+        if state is NodeState.READY:
+            self.note_seen({node_key: now})
+
+    def note_seen(self, seen: Mapping[NodeKey, datetime]) -> None:
+        self._db.executemany(
+            "UPDATE nodes SET last_seen_at = ? WHERE node_key = ?",
+            [(to_us(when), key) for key, when in seen.items()],
+        )
+
+    def nodes_in(self, states: Collection[NodeState]) -> list[NodeKey]:
+        marks = ", ".join("?" for _ in states)
+        rows = self._db.execute(f"SELECT node_key FROM nodes WHERE state IN ({marks})", tuple(states))
+        return [NodeKey(row[0]) for row in rows]
+
+    def credential(self, token_id: str) -> Credential | None:
+        row = self._db.execute(
+            "SELECT kind, digest, tenant, cluster_key, node_key, uses_left, expires_at, revoked "
+            "FROM credentials WHERE token_id = ?",
+            (token_id,),
+        ).fetchone()
+        if row is None:
+            return None
+        return Credential(
+            token_id=token_id,
+            kind=row[0],
+            digest=row[1],
+            tenant=row[2],
+            cluster_key=row[3],
+            node_key=row[4],
+            uses_left=row[5],
+            expires_at=from_us_or_none(row[6]),
+            revoked=bool(row[7]),
+        )
+
+    def add_credential(self, credential: Credential, *, now: datetime) -> None:
+        expires = credential.expires_at
+        self._db.execute(
+            "INSERT INTO credentials (token_id, kind, digest, tenant, cluster_key, node_key, uses_left, "
+            "expires_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                credential.token_id,
+                credential.kind,
+                credential.digest,
+                credential.tenant,
+                credential.cluster_key,
+                credential.node_key,
+                credential.uses_left,
+                None if expires is None else to_us(expires),
+                to_us(now),
+            ),
+        )
+
+    def use_credential(self, token_id: str) -> None:
+        self._db.execute("UPDATE credentials SET uses_left = uses_left - 1 WHERE token_id = ?", (token_id,))
+
+    def revoke_node_credentials(self, node_key: NodeKey) -> None:
+        self._db.execute("UPDATE credentials SET revoked = 1 WHERE node_key = ?", (node_key,))
+
+
+# A row is untyped: the driver knows no column types.
+def _node_view(row: Any) -> NodeView:
+    return NodeView(
+        node_key=row[0],
+        node_id=NodeId(row[1]),
+        name=row[2],
+        tenant=row[3],
+        cluster=row[4],
+        cluster_key=row[5],
+        state=NodeState(row[6]),
+        state_id=row[7],
+        boot_id=row[8],
+        epoch=row[9],
+        nonce=row[10],
+        last_nonce=row[11],
+        capacity=NodeCapacity(cpu=row[12], memory_bytes=row[13], slots=row[14]),
+    )
