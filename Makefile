@@ -1,0 +1,62 @@
+# Everything a person or a machine does with this repository. Each target makes its environment first.
+
+BIN := .venv/bin
+READY := .venv/ready
+PROTOS := $(wildcard proto/windlass_proto/v1/*.proto)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv check test demo bench proto format lock clean
+
+help:
+	@echo "make demo [LOG=FILE]        a real job on three local agents, from upload to merged result"
+	@echo "make test                   all tests"
+	@echo "make check                  format, lint, layers, types, sizes, spec tests: under a minute"
+	@echo "make bench [FIGURES=a,b]    measure; one JSON line per figure"
+	@echo "make proto                  generate the messages again from their .proto files"
+	@echo "make format                 format the code"
+	@echo "make lock                   choose the versions of all dependencies again (needs uv)"
+	@echo "make venv                   only make the environment, .venv"
+	@echo "make clean                  remove what was built and cached, but not .venv"
+
+venv: $(READY)
+
+$(READY): requirements/dev.lock pyproject.toml
+	@requirements/environment.sh
+
+check: $(READY)
+	@echo "== format" && $(BIN)/ruff format --check --quiet . || \
+	    { $(BIN)/ruff format --check . | tail -20; echo "run: make format"; exit 1; }
+	@echo "== lint" && $(BIN)/ruff check --quiet .
+	@echo "== layers" && $(BIN)/lint-imports --no-logo > .venv/layers.txt || { cat .venv/layers.txt; exit 1; }
+	@echo "== types" && $(BIN)/mypy --no-error-summary
+	@echo "== specs" && $(BIN)/pytest -q -n 2 tests/spec
+
+# Two at a time first; then, one by one, those that measure or load the machine. Exit code 5 = none there.
+test: $(READY)
+	@status=0; \
+	$(BIN)/pytest -q -n 2 --dist worksteal -m "not alone" tests || status=$$?; \
+	$(BIN)/pytest -q -m alone tests || { code=$$?; [ $$code = 5 ] || status=$$code; }; \
+	exit $$status
+
+demo: $(READY)
+	@$(BIN)/python examples/demo.py $(LOG)
+
+bench: $(READY)
+	@$(BIN)/python -m benchmarks $(FIGURES)
+
+proto: $(READY)
+	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto --grpc_python_out=proto \
+	    --mypy_grpc_out=proto --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(PROTOS)
+
+format: $(READY)
+	@$(BIN)/ruff check --quiet --select I --fix .
+	@$(BIN)/ruff format --quiet .
+
+lock:
+	@command -v uv > /dev/null || { echo "make lock needs uv: pip install uv"; exit 1; }
+	@uv pip compile pyproject.toml --extra dev --generate-hashes --python-version 3.11 --no-header --quiet \
+	    --upgrade --output-file requirements/dev.lock
+
+clean:
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache benchmarks/results
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -print0 | xargs -0 rm -rf
