@@ -1,0 +1,1 @@
+"""Who is calling (tokens, identities) and which calls each may make."""

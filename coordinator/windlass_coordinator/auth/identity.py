@@ -1,0 +1,150 @@
+"""Who is calling: turns a bearer token into an identity.
+
+The answer is kept for five seconds, so that a call in a hot loop costs one dictionary look-up; a revoked
+token works for that long at most. What an identity may do is decided in `access`, not here.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import assert_never
+
+from windlass_coordinator.auth.tokens import Token, TokenKind, has_digest, parse_token
+from windlass_proto.errors import Denied
+from windlass_proto.model.ids import ClusterName, NodeId, NodeKey, TenantId
+
+REMEMBERED_FOR = timedelta(seconds=5)
+_REMEMBERED = 20_000
+"""Two tokens for each of 10,000 nodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminIdentity:
+    """May do everything."""
+
+    tenant: TenantId
+    credential_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserIdentity:
+    """Acts for one tenant."""
+
+    tenant: TenantId
+    credential_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeIdentity:
+    """The agent of one node."""
+
+    node_id: NodeId
+    node_key: NodeKey
+    tenant: TenantId
+    cluster: ClusterName
+
+
+Identity = AdminIdentity | UserIdentity | NodeIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialRecord:
+    """What the store knows of a token."""
+
+    kind: TokenKind
+    token_id: str
+    digest: str
+    tenant: TenantId
+    node_id: NodeId | None = None
+    """Of node tokens, like the two below."""
+    node_key: NodeKey | None = None
+    cluster: ClusterName | None = None
+    expires_at: datetime | None = None
+    """None = never."""
+    revoked: bool = False
+
+
+CredentialLookup = Callable[[str], Awaitable[CredentialRecord | None]]
+"""The record of a token id."""
+
+
+class Unauthenticated(Denied):
+    """The call carries no token that is valid here."""
+
+    code = "UNAUTHENTICATED"
+
+
+class Authenticator:
+    """Turns tokens into identities, and remembers them for a moment."""
+
+    def __init__(
+        self,
+        lookup: CredentialLookup,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`now` judges expiry, `clock` (seconds) the age of what is remembered."""
+        self._lookup = lookup
+        self._now = now
+        self._clock = clock
+        self._known: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
+
+    async def authenticate(self, text: str) -> Identity:
+        """The identity that the token `text` proves; raises Unauthenticated."""
+        known = self._known.get(text)
+        if known is not None and self._clock() < known[0]:
+            return known[1]
+        self._known.pop(text, None)
+        record = await self._valid_record(text)
+        identity = _identity(record)
+        self._known[text] = (self._clock() + self._lifetime_s(record), identity)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return identity
+
+    async def _valid_record(self, text: str) -> CredentialRecord:
+        token = parse_token(text)
+        if token is None:
+            raise Unauthenticated("this is not a Windlass token, or it was damaged: copy it whole")
+        record = await self._lookup(token.token_id)
+        if record is None or not _proves(token, record):
+            raise Unauthenticated(f"the token {token.token_id} is not known here")
+        if record.revoked:
+            raise Unauthenticated(f"the token {token.token_id} has been revoked: ask for a new one")
+        if record.expires_at is not None and record.expires_at <= self._now():
+            raise Unauthenticated(f"the token {token.token_id} has expired: ask for a new one")
+        return record
+
+    def _lifetime_s(self, record: CredentialRecord) -> float:
+        if record.expires_at is None:
+            return REMEMBERED_FOR.total_seconds()
+        return min(REMEMBERED_FOR, record.expires_at - self._now()).total_seconds()
+
+
+def _proves(token: Token, record: CredentialRecord) -> bool:
+    return token.kind is record.kind and has_digest(token, record.digest)
+
+
+def _identity(record: CredentialRecord) -> Identity:
+    match record.kind:
+        case TokenKind.ADMIN:
+            return AdminIdentity(tenant=record.tenant, credential_id=record.token_id)
+        case TokenKind.USER:
+            return UserIdentity(tenant=record.tenant, credential_id=record.token_id)
+        case TokenKind.NODE:
+            return _node_identity(record)
+        case TokenKind.JOIN:
+            raise Unauthenticated("a join token is only good for joining: start an agent with it")
+        case _:
+            assert_never(record.kind)
+
+
+def _node_identity(record: CredentialRecord) -> NodeIdentity:
+    if record.node_id is None or record.node_key is None or record.cluster is None:
+        raise ValueError(f"the record of the node token {record.token_id} names no node")
+    return NodeIdentity(
+        node_id=record.node_id, node_key=record.node_key, tenant=record.tenant, cluster=record.cluster
+    )

@@ -1,0 +1,153 @@
+"""What stands around every call: who is calling, may they, and what errors become.
+
+One interceptor does all three, because each layer costs every call. A wrapped handler is made once per method
+and kept; per call there remain one look-up of the token and the setting of a context variable.
+"""
+
+import inspect
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from contextvars import ContextVar
+from typing import Any
+
+import grpc
+import structlog
+
+from windlass_coordinator.auth.access import METHODS, Access, is_allowed
+from windlass_coordinator.auth.identity import (
+    AdminIdentity,
+    Authenticator,
+    Identity,
+    NodeIdentity,
+    Unauthenticated,
+    UserIdentity,
+)
+from windlass_coordinator.rpc.status import wire_error
+from windlass_proto.errors import Denied, WindlassError
+
+# The handlers of all methods pass through here: their message types are not known, nor needed.
+Handler = Any
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_AUTHORIZATION = "authorization"
+_BEARER = "bearer "
+_identity: ContextVar[Identity] = ContextVar("windlass_identity")
+_log = structlog.get_logger()
+
+
+def current_caller() -> AdminIdentity | UserIdentity:
+    """The user or admin whose call is being served."""
+    identity = _identity.get()
+    if isinstance(identity, NodeIdentity):
+        raise Denied(f"the node {identity.node_id} may not do what users do")
+    return identity
+
+
+def current_node() -> NodeIdentity:
+    """The node whose call is being served."""
+    identity = _identity.get()
+    if not isinstance(identity, NodeIdentity):
+        raise Denied("only a node may do this: use a node's credential")
+    return identity
+
+
+class CallGuard(grpc.aio.ServerInterceptor):
+    """The interceptor of the coordinator's gRPC server."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+        self._guarded: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        method = handler_call_details.method
+        guarded = self._guarded.get(method)
+        if guarded is not None:
+            return guarded
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        self._guarded[method] = self._guard(method, handler)
+        return self._guarded[method]
+
+    def _guard(self, method: str, handler: Handler) -> Handler:
+        """The same handler with the guard around it."""
+        codec = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(self._one(method, handler.unary_unary), **codec)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(self._many(method, handler.unary_stream), **codec)
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(self._many(method, handler.stream_stream), **codec)
+        return grpc.stream_unary_rpc_method_handler(self._one(method, handler.stream_unary), **codec)
+
+    def _one(self, method: str, serve: Handler) -> Handler:
+        access = METHODS.get(method)
+
+        async def guarded(request: Any, context: Context) -> Any:
+            try:
+                await self._admit(access, context)
+                return await serve(request, context)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
+                await _abort(context, method, error)
+
+        return guarded
+
+    def _many(self, method: str, serve: Handler) -> Handler:
+        if not inspect.isasyncgenfunction(serve):
+            return self._one(method, serve)  # it writes its replies to the context
+        access = METHODS.get(method)
+
+        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                await self._admit(access, context)
+                async with aclosing(serve(request, context)) as replies:
+                    async for reply in replies:
+                        yield reply
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
+                await _abort(context, method, error)
+
+        return guarded
+
+    async def _admit(self, access: Access | None, context: Context) -> None:
+        """Finds out who calls and whether they may."""
+        if access is Access.OPEN:
+            return
+        if access is None:
+            raise Denied("this method is not open to anybody")
+        identity = await self._authenticator.authenticate(_bearer_token(context))
+        if not is_allowed(identity, access):
+            raise Denied(f"this method is for {access.value} credentials only")
+        _identity.set(identity)
+
+
+def _bearer_token(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == _AUTHORIZATION:
+            text = value if isinstance(value, str) else value.decode(errors="replace")
+            if text[: len(_BEARER)].lower() == _BEARER:
+                return text[len(_BEARER) :].strip()
+    raise Unauthenticated("no token: send the metadata `authorization: Bearer <token>`")
+
+
+async def _abort(context: Context, method: str, error: Exception) -> None:
+    """Ends the call with what the caller may know of the error."""
+    known = wire_error(error) if isinstance(error, WindlassError) else None
+    if known is not None:
+        await context.abort(known.status, known.details, trailing_metadata=known.trailers)
+    request_id = secrets.token_hex(8)
+    _log.error("call.failed", method=method, request_id=request_id, exc_info=error)
+    await context.abort(
+        grpc.StatusCode.INTERNAL, f"internal error; the coordinator's log has it under {request_id}"
+    )
