@@ -1,0 +1,282 @@
+"""`windlass jobs`, `job`, `stop`, `restart`, `delete`, `priority`, `wait`."""
+
+import asyncio
+import sys
+from datetime import timedelta
+from itertools import islice
+from typing import Any
+
+import click
+
+from windlass.cli import render
+from windlass.cli.options import DURATION
+from windlass.cli.session import Session, exit_code_of, find_job, pass_session
+from windlass.client import Client
+from windlass.quantities import format_duration
+from windlass_proto.model.states import JobState
+from windlass_proto.model.status import InstanceStatus, JobStatus
+
+EXIT_NOT_ENDED = 124
+"""As timeout(1) says that a time is up."""
+_TROUBLES_SHOWN = 10
+_INSTANCES_SHOWN = 1000
+
+_job_argument = click.argument("job")
+
+
+@click.command("jobs")
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice([s.value for s in JobState], case_sensitive=False)
+)
+@click.option("--name", default="", help="Only jobs whose name contains this text.")
+@click.option("-n", "--limit", default=50, show_default=True, help="How many at most; 0 = all.")
+@render.json_option
+@pass_session
+def list_jobs(session: Session, *, states: tuple[str, ...], name: str, limit: int, as_json: bool) -> None:
+    """List jobs, newest first.
+
+    \b
+    Examples:
+      windlass jobs
+      windlass jobs --state RUNNING --state WAITING
+      windlass jobs --name count --json
+    """
+    wanted = [JobState(state.upper()) for state in states]
+
+    async def fetch(client: Client) -> list[JobStatus]:
+        found: list[JobStatus] = []
+        async for job in client.list(states=wanted, name_contains=name):
+            found.append(job)
+            if limit and len(found) >= limit:
+                break
+        return found
+
+    jobs = session.run(fetch)
+    if as_json:
+        render.print_json(jobs)
+        return
+    columns = ("id", "name", "state", "priority", "submitted", "took", "reason")
+    rows = [
+        (
+            render.short_id(job.job_id),
+            job.name,
+            render.state_text(job.state),
+            str(job.priority),
+            render.local_time(job.submitted_at),
+            render.took(job.started_at, job.ended_at),
+            job.reason,
+        )
+        for job in jobs
+    ]
+    render.print_table(columns, rows)
+
+
+@click.command("job")
+@_job_argument
+@click.argument("task", default="")
+@render.json_option
+@pass_session
+def show_job(session: Session, *, job: str, task: str, as_json: bool) -> None:
+    """Show a job and its tasks; with TASK, that task's instances.
+
+    JOB is an id, the beginning of one, or `last` for the newest job.
+
+    \b
+    Examples:
+      windlass job last
+      windlass job 3f9a count
+      windlass job last --json
+    """
+
+    async def fetch(client: Client) -> tuple[JobStatus, list[InstanceStatus]]:
+        job_id = await find_job(client, job)
+        status = await client.get(job_id)
+        instances: list[InstanceStatus] = []
+        if task or as_json or any(one.counts.failed for one in status.tasks):
+            async for instance in client.instances(job_id, task, all_attempts=bool(task)):
+                instances.append(instance)
+                if len(instances) >= _INSTANCES_SHOWN:
+                    break
+        return status, instances
+
+    status, instances = session.run(fetch)
+    if as_json:
+        document: dict[str, Any] = render.plain(status)
+        render.print_json({**document, "claimed_instances": instances})
+        return
+    if task:
+        _print_instances(instances)
+        return
+    _print_job(status)
+    _print_troubles(status, instances)
+
+
+def _print_job(job: JobStatus) -> None:
+    facts = [
+        ("job", job.job_id),
+        ("name", job.name),
+        *([("description", job.description)] if job.description else []),
+        ("state", job.state.value + (f": {job.reason}" if job.reason else "")),
+        ("priority", str(job.priority)),
+        ("submitted", render.local_time(job.submitted_at)),
+        ("took", render.took(job.started_at, job.ended_at)),
+        *([("generation", str(job.generation))] if job.generation > 1 else []),
+    ]
+    for name, value in facts:
+        click.echo(f"{name + ':':<13}{value}")
+    click.echo()
+    render.print_table(render.TASK_COLUMNS, render.task_rows(job))
+
+
+def _print_instances(instances: list[InstanceStatus]) -> None:
+    columns = ("instance", "attempt", "state", "node", "exit", "ran for", "started", "reason")
+    rows = [
+        (
+            f"{instance.task}/{instance.index}",
+            str(attempt.attempt),
+            render.state_text(attempt.state),
+            attempt.node_name or attempt.node_id,
+            _exit_text(attempt.exit_code, attempt.exit_signal),
+            format_duration(attempt.ran_for) if attempt.ran_for is not None else "-",
+            render.local_time(attempt.started_at),
+            attempt.reason,
+        )
+        for instance in instances
+        for attempt in instance.attempts
+    ]
+    render.print_table(columns, rows)
+
+
+def _exit_text(code: int | None, signal: int | None) -> str:
+    if signal is not None:
+        return f"signal {signal}"
+    return "-" if code is None else str(code)
+
+
+def _print_troubles(job: JobStatus, instances: list[InstanceStatus]) -> None:
+    failed = [one for one in instances if one.attempts and one.attempts[-1].failure]
+    for instance in islice(failed, _TROUBLES_SHOWN):
+        attempt = instance.attempts[-1]
+        where = f"{instance.task}/{instance.index}"
+        click.echo(f"\n{where} failed on {attempt.node_name}: {attempt.failure} {attempt.reason}")
+        click.echo(f"  see: windlass logs {render.short_id(job.job_id)} {where} --stderr")
+
+
+@click.command("stop")
+@click.argument("jobs", nargs=-1, required=True)
+@pass_session
+def stop_jobs(session: Session, *, jobs: tuple[str, ...]) -> None:
+    """Stop jobs: nothing new starts, what runs is ended.
+
+    \b
+    Examples:
+      windlass stop last
+      windlass stop 3f9a 77b0
+    """
+
+    async def stop(client: Client) -> None:
+        for name in jobs:
+            status = await client.stop(await find_job(client, name))
+            click.echo(f"{status.job_id} {status.state}")
+
+    session.run(stop)
+
+
+@click.command("restart")
+@_job_argument
+@click.option("--all", "all_instances", is_flag=True, help="Also run again what has succeeded.")
+@pass_session
+def restart_job(session: Session, *, job: str, all_instances: bool) -> None:
+    """Run a finished job again: what has not succeeded, or everything.
+
+    \b
+    Examples:
+      windlass restart last
+      windlass restart 3f9a --all
+    """
+
+    async def restart(client: Client) -> JobStatus:
+        return await client.restart(await find_job(client, job), all_instances=all_instances)
+
+    status = session.run(restart)
+    click.echo(f"{status.job_id} {status.state}")
+
+
+@click.command("delete")
+@click.argument("jobs", nargs=-1, required=True)
+@click.option("--stop", "stop_first", is_flag=True, help="Stop a job that has not ended first.")
+@pass_session
+def delete_jobs(session: Session, *, jobs: tuple[str, ...], stop_first: bool) -> None:
+    """Delete jobs that have ended, with their logs.
+
+    \b
+    Examples:
+      windlass delete 3f9a
+      windlass delete last --stop
+    """
+
+    async def delete(client: Client) -> None:
+        for name in jobs:
+            job_id = await find_job(client, name)
+            deleted = await client.delete(job_id, stop_first=stop_first)
+            click.echo(f"{job_id} {'deleted' if deleted else 'is being stopped and goes when that is done'}")
+
+    session.run(delete)
+
+
+@click.command("priority", context_settings={"ignore_unknown_options": True})
+@_job_argument
+@click.argument("priority", type=int)
+@pass_session
+def set_priority(session: Session, *, job: str, priority: int) -> None:
+    """Change a job's priority; higher runs first. It counts for what has not been handed out yet.
+
+    \b
+    Examples:
+      windlass priority last 10
+      windlass priority 3f9a -5
+    """
+
+    async def change(client: Client) -> JobStatus:
+        return await client.set_priority(await find_job(client, job), priority)
+
+    status = session.run(change)
+    click.echo(f"{status.job_id} priority {status.priority}")
+
+
+@click.command("wait")
+@_job_argument
+@click.option("--timeout", type=DURATION, help="Give up after this time, such as 90s or 2h; the job goes on.")
+@render.json_option
+@pass_session
+def wait_for_job(session: Session, *, job: str, timeout: timedelta | None, as_json: bool) -> None:
+    """Wait until a job has ended.
+
+    The exit code is the job's: 0 when it succeeded, else the exit code of its first failed instance when that
+    is 1..255, else 1. It is 124 when the job has not ended within --timeout.
+
+    \b
+    Examples:
+      windlass wait last
+      windlass wait 3f9a --timeout 2h && echo done
+    """
+
+    async def wait(client: Client) -> tuple[JobStatus, int] | None:
+        job_id = await find_job(client, job)
+        try:
+            async with asyncio.timeout(timeout.total_seconds() if timeout else None):
+                status = await client.wait(job_id)
+        except TimeoutError:
+            return None
+        return status, await exit_code_of(client, status)
+
+    ended = session.run(wait)
+    if ended is None:
+        click.echo(f"error: {job} has not ended within {timeout}; it goes on", err=True)
+        sys.exit(EXIT_NOT_ENDED)
+    status, code = ended
+    if as_json:
+        render.print_json(status)
+    else:
+        click.echo(f"{status.job_id} {status.state}" + (f": {status.reason}" if status.reason else ""))
+    sys.exit(code)

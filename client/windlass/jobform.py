@@ -1,0 +1,155 @@
+"""The form of a job file, field by field, and its problems in our words.
+
+Types are strict: `instances: "3"` is told, not repaired. What a value may be beyond its type is decided by
+`windlass_proto.checks`, the same way for every client.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from windlass.quantities import parse_duration, parse_size
+from windlass_proto.checks import nearest
+from windlass_proto.errors import Problem
+
+
+def _names(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _paths(value: object) -> object:
+    if isinstance(value, str) and "://" not in value:
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, str) else value
+
+
+def _duration(value: object) -> object:
+    if value is None or isinstance(value, timedelta):
+        return value
+    if isinstance(value, str | int | float):
+        return parse_duration(value)
+    raise ValueError(f"must be a duration such as 90s, 30m or 1h30m, or seconds (is {value!r})")
+
+
+def _size(value: object) -> object:
+    if value is None:
+        return None
+    if isinstance(value, str | int):
+        return parse_size(value)
+    raise ValueError(f"must be a size such as 512MiB or 2G, or bytes (is {value!r})")
+
+
+def _env_text(value: object) -> object:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+_Targets = dict[str, Annotated[list[str], BeforeValidator(_names)]]
+
+
+class ResourcesForm(_Form):
+    cpu: float | None = None
+    memory: Annotated[int | None, BeforeValidator(_size)] = None
+    slots: int | None = None
+
+
+class TaskForm(_Form):
+    command: list[str] | None = None
+    shell: str | None = None
+    after: Annotated[list[str] | None, BeforeValidator(_names)] = None
+    instances: int | None = None
+    package: Annotated[list[str] | None, BeforeValidator(_paths)] = None
+    env: dict[str, Annotated[str, BeforeValidator(_env_text)]] | None = None
+    timeout: Annotated[timedelta | None, BeforeValidator(_duration)] = None
+    retries: int | None = None
+    resources: ResourcesForm = ResourcesForm()
+    cluster: str | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+    inputs: _Targets | None = None
+    outputs: _Targets | None = None
+
+
+class JobForm(_Form):
+    name: str | None = None
+    description: str | None = None
+    priority: int | None = None
+    fail_on_instance_failure: bool | None = None
+    tasks: dict[str, TaskForm] | None = None
+
+
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "job": (*JobForm.model_fields, "defaults"),
+    "task": tuple(TaskForm.model_fields),
+    "resources": tuple(ResourcesForm.model_fields),
+}
+
+_MESSAGES = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text; put it in quotes",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+}
+
+
+def problems_of(error: ValidationError, *, below: Sequence[str]) -> list[Problem]:
+    """Pydantic's errors as problems; `below` is put before each path."""
+    return [
+        Problem(path=_path((*below, *entry["loc"])), message=_message(entry, (*below, *entry["loc"])))
+        for entry in error.errors()
+    ]
+
+
+def _path(place: Sequence[int | str]) -> str:
+    path = ""
+    for part in place:
+        if part == "[key]":
+            continue
+        if isinstance(part, int):
+            path += f"[{part}]"
+        else:
+            path += f".{part}" if path else part
+    return path
+
+
+def _message(entry: ErrorDetails, place: Sequence[int | str]) -> str:
+    match entry["type"]:
+        case "extra_forbidden":
+            return _unknown_field(str(place[-1]), _fields_at(place))
+        case "value_error":
+            return str(entry["ctx"]["error"])
+        case kind if kind in _MESSAGES:
+            return f"{_MESSAGES[kind]} (is {_shown(entry['input'])})"
+        case _:
+            return entry["msg"]
+
+
+def _fields_at(place: Sequence[int | str]) -> tuple[str, ...]:
+    if len(place) == 1:
+        return _FIELDS["job"]
+    return _FIELDS["resources" if "resources" in place[:-1] else "task"]
+
+
+def _unknown_field(name: str, known: Sequence[str]) -> str:
+    close = nearest(name, known)
+    hint = f"did you mean {close!r}?" if close else f"known are {', '.join(known)}"
+    return f"unknown field; {hint}"
+
+
+def _shown(value: Any) -> str:  # Any: whatever a file may contain
+    if value is None:
+        return "empty"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
