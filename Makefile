@@ -46,7 +46,7 @@ bench: $(READY)
 
 proto: $(READY)
 	@$(BIN)/python -m grpc_tools.protoc -I proto --python_out=proto --pyi_out=proto --grpc_python_out=proto \
-	    --mypy_grpc_out=proto --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(PROTOS)
+	    --mypy_grpc_out=quiet:proto --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(PROTOS)
 
 format: $(READY)
 	@$(BIN)/ruff check --quiet --select I --fix .

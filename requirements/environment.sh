@@ -31,7 +31,7 @@ fi
 
 echo "windlass: setting up .venv (a minute or two the first time)"
 .venv/bin/python -c '' 2>/dev/null || "$python" -m venv --clear .venv
-pip() { .venv/bin/python -m pip --quiet --disable-pip-version-check "$@"; }
+pip() { .venv/bin/python -m pip --quiet --quiet --disable-pip-version-check "$@"; }
 pip install --require-hashes -r requirements/dev.lock
 pip install --no-deps --no-build-isolation -e .
 touch .venv/ready
