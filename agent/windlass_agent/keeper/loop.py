@@ -1,0 +1,331 @@
+"""The keeper's loop: the agent's messages, the command's pipes and end, the clock."""
+
+import os
+import select
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from windlass_agent.keeper.cgroup import Group, Memory
+from windlass_agent.keeper.command import STUCK_S, Command, describe_failed_start
+from windlass_agent.keeper.journal import Journal
+from windlass_agent.keeper.link import Link
+from windlass_agent.keeper.output import Spool, Stream
+from windlass_agent.keeper.record import NEVER, Record, boot_clock, encode, reach
+
+MAX_QUEUED = 4096
+"""Plans; an agent that hands over more has lost count and is cut off."""
+HOLD_S = 0.005
+"""A record waits this long for the next one while commands follow each other: fewer wake-ups of the agent."""
+_PLAN_FIELDS = frozenset(
+    ("argv", "env", "work_dir", "output_dir", "timeout_s", "kill_grace_s", "memory_bytes")
+)
+
+
+class Keeper:
+    """Config: slot, nonce, build, groups {procs, memory, pids}, journal_bytes, segment_bytes,
+    spool_limit_bytes, drain_s, idle_exit_s, oom_score_adj, crash_at.
+    """
+
+    def __init__(self, config: Record) -> None:
+        self._config = config
+        self._slot: str = config["slot"]
+        self._work = f"{self._slot}/work"
+        self._group = Group(config["groups"])
+        self._memory = Memory(config["groups"]["memory"]) if "memory" in config["groups"] else None
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            header = {"is": "segment", "boot": file.read().strip(), "pid": os.getpid()}
+        self._journal = Journal(self._slot, config["journal_bytes"], header)
+        self._oom_score_adj = str(config["oom_score_adj"]).encode()
+        self._null = os.open(os.devnull, os.O_RDWR)
+        self._queue: deque[Record] = deque()
+        self._templates: dict[int, Record] = {}
+        self._command: Command | None = None
+        self._agent: Link | None = None
+        self._is_ending = False
+        self._flush_at = self._exit_at = NEVER
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._poller = select.poll()
+        self._empty_work_dir()
+
+    def serve(self, listener: socket.socket) -> None:
+        self._watch(listener.fileno(), lambda _: self.admit(listener.accept()[0], is_trusted=False))
+        while self._command or self._queue or not self._is_ending:
+            for fd, events in self._poller.poll(self._pause_ms()):
+                if fd in self._handlers:
+                    self._handlers[fd](events)
+            self._advance()
+            if boot_clock() >= self._flush_at:
+                self._flush()
+        self._flush()
+
+    def _pause_ms(self) -> int | None:
+        """Rounded up, so that what is due is due when poll returns."""
+        until = min(self._flush_at, self._exit_at, self._command.look_at if self._command else NEVER)
+        return None if until == NEVER else max(0, int((until - boot_clock()) * 1000) + 1)
+
+    def _watch(self, fd: int, handler: Callable[[int], None]) -> None:
+        self._handlers[fd] = handler
+        self._poller.register(fd, select.POLLIN)
+
+    def _unwatch(self, fd: int) -> None:
+        del self._handlers[fd]
+        self._poller.unregister(fd)
+
+    # What the agent says.
+
+    def admit(self, sock: socket.socket, *, is_trusted: bool) -> None:
+        _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        if uid not in (os.getuid(), 0):
+            sock.close()
+            return
+        link = Link(sock, is_trusted=is_trusted)
+        self._watch(sock.fileno(), lambda events: self._on_link(link, events))
+
+    def _on_link(self, link: Link, events: int) -> None:
+        try:
+            if events & ~select.POLLOUT:
+                for message in link.receive():
+                    self._obey(link, message)
+            if events & select.POLLOUT:
+                self._flush()
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            self._part(link)
+
+    def _part(self, link: Link) -> None:
+        """Commands go on; what they come to stands in the journal."""
+        if link.sock.fileno() >= 0:
+            self._unwatch(link.sock.fileno())
+            link.sock.close()
+        if link is self._agent:
+            self._agent, self._flush_at = None, NEVER
+
+    def _obey(self, link: Link, message: Record) -> None:
+        verb = message.pop("is")
+        if verb == "hello":
+            self._greet(link, message)
+        elif link is not self._agent:
+            raise PermissionError
+        elif verb == "template":
+            self._templates[message.pop("id")] = message
+        elif verb == "run":
+            self._enqueue(message)
+        elif verb == "stop":
+            self._stop(message["ref"])
+        elif verb == "shutdown":
+            self._is_ending = True
+            for ref in self._held() if message["kill"] else ():
+                self._stop(ref)
+
+    def _greet(self, link: Link, message: Record) -> None:
+        if not link.is_trusted and message["nonce"] != self._config["nonce"]:
+            raise PermissionError
+        if self._agent and self._agent is not link:
+            self._part(self._agent)
+        self._agent, self._templates = link, {}
+        running = self._command.ref if self._command else None
+        self._tell(
+            {
+                "is": "keeper",
+                "pid": os.getpid(),
+                "build": self._config["build"],
+                "running": running,
+                "queued": [plan["ref"] for plan in self._queue],
+            }
+        )
+
+    def _enqueue(self, message: Record) -> None:
+        base = self._templates[message["template"]] if "template" in message else message
+        if len(self._queue) >= MAX_QUEUED or not base.keys() >= _PLAN_FIELDS:
+            raise ValueError
+        self._queue.append({**base, **message, "base_env": base["env"]})
+
+    def _held(self) -> list[list[int]]:
+        return [plan["ref"] for plan in self._queue] + ([self._command.ref] if self._command else [])
+
+    def _stop(self, ref: list[int]) -> None:
+        """A command that waits never starts; one that has ended keeps its result."""
+        if self._command and self._command.ref == ref:
+            self._command.terminate("stop")
+        for plan in [plan for plan in self._queue if plan["ref"] == ref]:
+            self._queue.remove(plan)
+            self._record({"is": "exit", "ref": ref, "cause": "stop"}, reserve=True)
+
+    # What the agent hears.
+
+    def _record(self, record: Record, *, hold_s: float = 0.0, reserve: bool = False) -> None:
+        """Journal first, then the agent."""
+        if reserve:
+            self._journal.reserve()
+        record["segment"] = self._journal.number
+        self._journal.append(encode(record).encode() + b"\n")
+        reach(f"keeper.{record['is']}.after_write")
+        if record["is"] != "intent":
+            self._tell(record, hold_s)
+
+    def _tell(self, record: Record, hold_s: float = 0.0) -> None:
+        if self._agent:
+            self._agent.unsent.append(encode(record).encode() + b"\n")
+            self._flush_at = min(self._flush_at, boot_clock() + hold_s)
+
+    def _flush(self) -> None:
+        self._flush_at = NEVER
+        link = self._agent
+        if link and link.unsent:
+            try:
+                link.send()
+            except OSError:
+                self._part(link)
+                return
+            self._poller.register(link.sock.fileno(), select.POLLIN | (select.POLLOUT if link.unsent else 0))
+
+    # What the command does.
+
+    def _advance(self) -> None:
+        while self._command or self._queue:
+            if self._command is None:
+                self._begin(self._queue.popleft())
+            elif self._command.settle(self._group):
+                self._finish(self._command)
+            else:
+                break
+        if self._command and boot_clock() > self._command.killing_since + STUCK_S:
+            self._command.killing_since = boot_clock()
+            self._tell({"is": "stuck", "ref": self._command.ref})
+        if self._agent or self._command:
+            self._exit_at = NEVER
+        elif self._exit_at == NEVER:
+            self._exit_at = boot_clock() + self._config["idle_exit_s"]
+        elif boot_clock() >= self._exit_at:
+            self._is_ending = True
+
+    def _begin(self, plan: Record) -> None:
+        try:
+            self._record({"is": "intent", "ref": plan["ref"]}, reserve=True)
+        except OSError as error:
+            self._fail(plan, {"at": "journal", "program": "the keeper's journal", "errno": error.errno})
+            return
+        (out, child_out), (err, child_err) = os.pipe(), os.pipe()
+        spool = Spool(plan["output_dir"], self._config["segment_bytes"], self._config["spool_limit_bytes"])
+        streams = Stream("stdout", out, spool, self._null), Stream("stderr", err, spool, self._null)
+        command = Command(plan, streams, self._config["drain_s"])
+        failed = self._spawn(command, (child_out, child_err))
+        os.close(child_out)
+        os.close(child_err)
+        if failed:
+            os.close(out)
+            os.close(err)
+            self._fail(plan, failed)
+            return
+        self._command = command
+        for stream in streams:
+            self._watch(stream.pipe, partial(self._on_output, stream))
+        self._watch(command.pidfd, lambda _: self._close_pidfd(command))
+        start = {"is": "start", "ref": command.ref, "pid": command.pid, "ticks": self._introduce(command.pid)}
+        self._record(start, hold_s=HOLD_S)
+
+    def _fail(self, plan: Record, failed: Record) -> None:
+        record = {"is": "exit", "ref": plan["ref"], "failed": failed}
+        if failed["at"] == "journal":  # Nothing was started, so nothing is lost when this is not written.
+            self._tell(record | {"segment": self._journal.number})
+        else:
+            self._record(record, hold_s=self._hold_s())
+
+    def _spawn(self, command: Command, pipes: tuple[int, int]) -> Record | None:
+        """None = it runs; otherwise why it does not."""
+        plan = command.plan
+        environment: dict[str, str] = {**plan["base_env"], **plan["env"]}
+        for name in plan.get("unset", ()):
+            del environment[name]
+        at, program = "work_dir", plan["work_dir"] or self._work
+        try:
+            os.chdir(program)
+            if self._memory:
+                at, program = "memory", "the memory limit"
+                self._memory.prepare(plan["memory_bytes"])
+            at, program = "command", next(iter(plan["argv"]), "")
+            reach("keeper.start.before_exec")
+            command.spawn(self._null, pipes, environment)
+        except (OSError, ValueError) as error:
+            return describe_failed_start(program, error) | {"at": at}
+        return None
+
+    def _introduce(self, pid: int) -> int:
+        """Makes the command a likelier victim than its keeper when memory runs out; its start ticks."""
+        try:
+            fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
+            try:
+                os.write(fd, self._oom_score_adj)
+            finally:
+                os.close(fd)
+        except OSError:
+            pass  # It has ended already, or the machine does not allow it.
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+        try:
+            return int(os.read(fd, 4096).rpartition(b")")[2].split()[19])
+        finally:
+            os.close(fd)
+
+    def _on_output(self, stream: Stream, events: int) -> None:
+        if events & select.POLLIN:
+            stream.pump()
+        else:
+            self._unwatch(stream.pipe)
+            stream.close()
+
+    def _close_pidfd(self, command: Command) -> None:
+        self._unwatch(command.pidfd)
+        os.close(command.pidfd)
+        command.pidfd = -1
+
+    def _finish(self, command: Command) -> None:
+        for stream in command.streams:
+            if stream.pipe >= 0:
+                self._unwatch(stream.pipe)
+                stream.drain()
+                stream.close()
+        if command.pidfd >= 0:
+            self._close_pidfd(command)
+        if command.killing_since != NEVER:
+            self._group.allow_forks()
+        self._command = None
+        self._record(self._exit_record(command), hold_s=self._hold_s())
+        if command.plan["work_dir"] is None:
+            self._empty_work_dir()
+        else:
+            os.chdir(self._slot)  # So that a directory of the attempt can be unmounted.
+
+    def _hold_s(self) -> float:
+        return HOLD_S if self._queue else 0.0
+
+    def _exit_record(self, command: Command) -> Record:
+        """What is nought is left out."""
+        memory = self._memory
+        facts = {
+            "cause": command.cause,
+            "oom": memory.oom_killed() if memory else False,
+            "peak": memory.peak() if memory else 0,
+            "out": command.streams[0].end,
+            "err": command.streams[1].end,
+            "left": len(command.leftover),
+            "timeout_s": command.plan["timeout_s"] if command.cause == "timeout" else None,
+            "memory_bytes": command.plan["memory_bytes"],
+        }
+        times = [int(seconds * 1e6) for seconds in (command.ran_for, command.user_cpu, command.system_cpu)]
+        record = {"is": "exit", "ref": command.ref, "status": command.status, "us": times}
+        return record | {name: fact for name, fact in facts.items() if fact}
+
+    def _empty_work_dir(self) -> None:
+        """What a command left behind goes aside in one step; the agent removes it when there is time."""
+        try:
+            if not os.listdir(self._work):
+                return
+        except FileNotFoundError:
+            pass
+        else:
+            os.makedirs(f"{self._slot}/trash", 0o700, exist_ok=True)
+            os.rename(self._work, f"{self._slot}/trash/{time.time_ns()}")
+        os.mkdir(self._work, 0o700)
