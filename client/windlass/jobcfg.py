@@ -81,7 +81,7 @@ _OWN_TASK_KEY = {native: own for own, native in reversed(_TASK_KEYS.items())} | 
     "shell": "cmd",
     "after": "deps",
 }
-_OWN_JOB_KEY = {native: own for own, native in _JOB_KEYS.items()}
+_OWN_JOB_KEY = {native: own for own, native in _JOB_KEYS.items()} | {"tasks": "deps"}
 
 
 def read_cfg(text: str, *, directory: Path, origin: str) -> JobDocument:

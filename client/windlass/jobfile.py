@@ -103,9 +103,17 @@ def plan_job(document: JobDocument) -> PlannedJob:
     problems = [*document.problems, *problems]
     reader = _Reader(directory=document.directory)
     spec = reader.job(form)
-    for problem in [*reader.problems, *check_job(spec, SpecLimits())]:
-        if not any(_covers(known.path, problem.path) for known in problems):
+    # Of what was left out because of its form the rest must not be told as missing or wrong once more.
+    formal = tuple(known.path for known in problems)
+    for problem in reader.problems:
+        if not any(_covers(path, problem.path) or _covers(problem.path, path) for path in formal):
             problems.append(problem)
+    formal = tuple(known.path for known in problems)
+    problems.extend(
+        problem
+        for problem in check_job(spec, SpecLimits())
+        if not any(_covers(path, problem.path) for path in formal)
+    )
     if problems:
         raise InvalidJob([replace(problem, path=document.own_path(problem.path)) for problem in problems])
     return PlannedJob(spec=spec, packages=reader.packages, notes=document.notes)
@@ -233,7 +241,9 @@ class _Reader:
             return Argv(args=tuple(form.command))
         if form.shell is not None:
             return ShellLine(line=form.shell)
-        self._complain(f"tasks.{name}.command", "is missing; give command (a list) or shell (one line)")
+        self._complain(
+            f"tasks.{name}.command", "is missing: there is nothing to run (command = a list, shell = a line)"
+        )
         return _PLACEHOLDER
 
     def _package(self, name: TaskName, form: TaskForm) -> str:

@@ -130,6 +130,8 @@ def _message(entry: ErrorDetails, place: Sequence[int | str]) -> str:
             return _unknown_field(str(place[-1]), _fields_at(place))
         case "value_error":
             return str(entry["ctx"]["error"])
+        case "list_type" if "command" not in place:
+            return f"must be text or a list of texts (is {_shown(entry['input'])})"
         case kind if kind in _MESSAGES:
             return f"{_MESSAGES[kind]} (is {_shown(entry['input'])})"
         case _:

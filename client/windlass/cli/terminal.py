@@ -10,8 +10,9 @@ _SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
     r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"  # OSC: titles, links, clipboard
     r"|\x1b[PX^_][^\x1b]*\x1b\\"  # DCS, SOS, PM, APC
-    r"|\x1b[ -/]*[0-~]"  # short ones
+    r"|\x1b[ -/]+[0-~]|\x1b[0-OQ-WYZ\\`-~]"  # short ones
 )
+_UNFINISHED = re.compile(r"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x1b]*\x1b?|[PX^_][^\x1b]*\x1b?|[ -/]*)\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SEQUENCE_CHARS_MAX = 4096
 
@@ -43,13 +44,9 @@ def sanitise(text: str) -> str:
 
 
 def _split_unfinished(text: str) -> tuple[str, str]:
+    unfinished = _UNFINISHED.search(text)
+    if unfinished is not None and len(text) - unfinished.start() <= _SEQUENCE_CHARS_MAX:
+        return text[: unfinished.start()], unfinished.group()
     if text.endswith("\r"):  # perhaps half of a line end
         return text[:-1], "\r"
-    start = text.rfind("\x1b")
-    if start > 0 and text.endswith("\x1b"):  # perhaps the first half of a sequence's end
-        start = text.rfind("\x1b", 0, start) if "\x1b" in text[:start] else start
-    if start < 0 or len(text) - start > _SEQUENCE_CHARS_MAX:
-        return text, ""
-    if _SEQUENCE.match(text, start):
-        return text, ""
-    return text[:start], text[start:]
+    return text, ""
