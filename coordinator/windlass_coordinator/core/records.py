@@ -69,6 +69,7 @@ class ClaimableTask:
     next_index: int
     ready_again: int
     spec: bytes
+    cluster: ClusterName
     job_is_waiting: bool
 
 

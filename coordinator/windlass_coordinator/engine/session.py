@@ -5,21 +5,22 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from windlass_coordinator.core.node_lifecycle import decide_missing, judge_inventory_item, nonce_is_good
-from windlass_coordinator.core.records import AttemptView, Fact, NodeView
+from windlass_coordinator.core.records import AttemptView, Fact, LogFacts, NodeView
 from windlass_coordinator.engine.revoke import ref_of, revoke
 from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.stores.base import Credential, Transaction
 from windlass_proto.errors import Denied, SessionLost
 from windlass_proto.model.assignments import InventoryItem, SessionRef, VerdictItem
 from windlass_proto.model.facts import FactKind
-from windlass_proto.model.ids import AttemptRef, NodeId, NodeKey, TaskKey
+from windlass_proto.model.ids import NodeId, NodeKey, TaskKey
 from windlass_proto.model.states import NodeState
 from windlass_proto.model.status import NodeFacts
 
-LogsStored = Callable[[AttemptRef], bool]
+LogsStored = Callable[[LogFacts], bool]
 """Whether all that a terminal attempt's command wrote is in the log store."""
 
 _REFUSED_STATES = (NodeState.DELETED,)
+_SESSION_ENDED = (NodeState.JOINING, NodeState.SILENT, NodeState.GONE, NodeState.DELETED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class NewNode:
     """What a joining node gets; ids and secrets are made by the caller."""
 
     node_id: NodeId
+    credential_kind: str
     credential_id: str
     credential_digest: str
 
@@ -61,7 +63,7 @@ def join(tx: Transaction, token: Credential, facts: NodeFacts, new: NewNode, *, 
     )
     credential = Credential(
         token_id=new.credential_id,
-        kind="node",
+        kind=new.credential_kind,
         digest=new.credential_digest,
         tenant=current.tenant,
         cluster_key=current.cluster_key,
@@ -99,7 +101,7 @@ def open_session(
     revoke(tx, [(held, decide_missing(held)) for held in missing], rules=rules, now=now)
     tx.adopt_attempts(node, epoch=epoch)
     views = tx.attempt_views([item.ref for item in request.inventory])
-    verdicts = [_verdict(item, views, node, logs_stored) for item in request.inventory]
+    verdicts = [_verdict(tx, item, views, node, logs_stored) for item in request.inventory]
     tx.add_facts([Fact(kind=FactKind.NODE_READY, tenant=node.tenant, node_key=node.node_key)], now=now)
     return OpenedSession(epoch=epoch, nonce=nonce, verdicts=verdicts)
 
@@ -115,6 +117,7 @@ def _check_identity(node: NodeView, request: OpenRequest) -> None:
 
 
 def _verdict(
+    tx: Transaction,
     item: InventoryItem,
     views: dict[tuple[TaskKey, int, int], AttemptView],
     node: NodeView,
@@ -122,7 +125,8 @@ def _verdict(
 ) -> VerdictItem:
     ref = item.ref
     view = views.get((ref.task_key, ref.index, ref.attempt))
-    stored = view is not None and view.state.is_terminal and logs_stored(ref)
+    facts = tx.attempt_log_facts(ref) if view is not None and view.state.is_terminal else None
+    stored = facts is not None and logs_stored(facts)
     verdict = judge_inventory_item(
         view, ref, node_key=node.node_key, has_exit=item.has_exit, logs_stored=stored
     )
@@ -130,10 +134,15 @@ def _verdict(
 
 
 def current_node(tx: Transaction, node_key: NodeKey, session: SessionRef) -> NodeView:
-    """The node, if `session` is its current one; raises SessionLost otherwise (invariant I18)."""
+    """The node, if `session` is its current one; raises SessionLost otherwise (invariant I18).
+
+    A node that has been silent must open a new session too: only its inventory tells what it may keep.
+    """
     node = tx.node_view(node_key)
     if node is None or node.epoch != session.node_epoch or node.nonce != session.nonce:
         raise SessionLost("this session is not the node's current one: open a new one")
+    if node.state in _SESSION_ENDED:
+        raise SessionLost(f"this node is {node.state}: open a new session")
     return node
 
 

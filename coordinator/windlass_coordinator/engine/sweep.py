@@ -35,15 +35,6 @@ def mark_silent(tx: Transaction, node_key: NodeKey, *, now: datetime) -> None:
     tx.add_facts([Fact(kind=FactKind.NODE_SILENT, tenant=node.tenant, node_key=node_key)], now=now)
 
 
-def revive(tx: Transaction, node_key: NodeKey, *, now: datetime) -> None:
-    """A silent node was heard again in its old session."""
-    node = tx.node_view(node_key)
-    if node is not None and node.state is NodeState.SILENT:
-        tx.set_node_state(node_key, NodeState.READY, now=now)
-        tx.adopt_attempts(node, epoch=node.epoch)
-        tx.add_facts([Fact(kind=FactKind.NODE_READY, tenant=node.tenant, node_key=node_key)], now=now)
-
-
 def replace_attempts(tx: Transaction, node_key: NodeKey, *, rules: Rules, now: datetime) -> None:
     """The node has been silent for so long that its attempts are given to others."""
     node = tx.node_view(node_key)

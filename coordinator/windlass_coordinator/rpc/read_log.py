@@ -5,12 +5,13 @@ A follower is woken by LogSignals when something was stored or the attempt ended
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 from windlass_coordinator.logstore.base import MAX_READ_BYTES, Gap, LogStore, StreamKey
+from windlass_proto.model.ids import JobId
 from windlass_proto.model.states import LogState
 from windlass_proto.v1 import jobs_pb2
 from windlass_proto.v1.jobs_pb2 import LogChunk
@@ -62,6 +63,13 @@ class LogSignals:
         """Something about this stream has changed: bytes were stored, or its attempt has ended."""
         for event in self._watchers.get(key, ()):
             event.set()
+
+    def notify_jobs(self, jobs: Collection[JobId]) -> None:
+        """Attempts of these jobs may have ended: whoever follows one looks again."""
+        for key, watchers in self._watchers.items():
+            if key.job_id in jobs:
+                for event in watchers:
+                    event.set()
 
     @contextmanager
     def watching(self, key: StreamKey) -> Iterator[asyncio.Event]:

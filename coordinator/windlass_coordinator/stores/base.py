@@ -164,6 +164,9 @@ class WorkRecords(Protocol):
     ) -> LogFacts | None:
         """For readers; attempt 0 = the newest."""
 
+    def attempt_log_facts(self, ref: AttemptRef) -> LogFacts | None:
+        """The same for one attempt, whoever's it is."""
+
     def log_owner(self, node_key: NodeKey, ref: AttemptRef) -> JobId | None:
         """The job whose log this node may append to for this attempt; None = it may not."""
 

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Collection, Iterable
 
-from windlass_proto.errors import Problem
+from windlass_proto.errors import InvalidRequest, Problem
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
@@ -21,6 +21,11 @@ class Findings:
 
     def add(self, path: str, message: str) -> None:
         self.problems.append(Problem(path=path, message=message))
+
+    def raise_if_any(self) -> None:
+        """Raises InvalidRequest with all of them."""
+        if self.problems:
+            raise InvalidRequest("; ".join(str(problem) for problem in self.problems))
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:

@@ -66,6 +66,7 @@ class SqliteClaims:
                 next_index=row[5],
                 ready_again=row[6],
                 spec=row[7],
+                cluster=node.cluster,
                 job_is_waiting=bool(row[8]),
             )
 
@@ -140,11 +141,11 @@ class SqliteClaims:
         by_task: dict[int, list[Any]] = {}
         for row in rows:
             by_task.setdefault(row[0], []).append(row)
-        return [_claimed_again(group) for group in by_task.values()]
+        return [_claimed_again(group, node) for group in by_task.values()]
 
 
 # Rows are untyped: the driver knows no column types.
-def _claimed_again(rows: list[Any]) -> Claimed:
+def _claimed_again(rows: list[Any], node: NodeView) -> Claimed:
     task_key, job_key, job_id, name, count, spec = rows[0][:6]
     task = ClaimableTask(
         task_key=task_key,
@@ -155,6 +156,7 @@ def _claimed_again(rows: list[Any]) -> Claimed:
         next_index=0,
         ready_again=0,
         spec=spec,
+        cluster=node.cluster,
         job_is_waiting=False,
     )
     index, attempt, fence = zip(*[row[6:9] for row in rows], strict=True)

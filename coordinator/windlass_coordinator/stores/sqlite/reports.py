@@ -306,6 +306,25 @@ class SqliteReports:
             stderr_end=row[4],
         )
 
+    def attempt_log_facts(self, ref: AttemptRef) -> LogFacts | None:
+        row = self._db.execute(
+            """SELECT j.job_id, a.ended_at IS NOT NULL, a.stdout_end, a.stderr_end
+               FROM attempts a JOIN tasks t ON t.task_key = a.task_key JOIN jobs j ON j.job_key = t.job_key
+               WHERE a.task_key = ? AND a.idx = ? AND a.attempt = ? AND a.fence = ?""",
+            _where(ref),
+        ).fetchone()
+        if row is None:
+            return None
+        return LogFacts(
+            job_id=JobId(row[0]),
+            task_key=ref.task_key,
+            index=ref.index,
+            attempt=ref.attempt,
+            ended=bool(row[1]),
+            stdout_end=row[2],
+            stderr_end=row[3],
+        )
+
     def log_owner(self, node_key: NodeKey, ref: AttemptRef) -> JobId | None:
         row = self._db.execute(
             """SELECT j.job_id FROM attempts a JOIN tasks t ON t.task_key = a.task_key

@@ -1,0 +1,273 @@
+"""The program `windlass-coordinator`: the only place where concrete parts meet."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import structlog
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+
+from windlass_coordinator import config
+from windlass_coordinator.auth.identity import Authenticator, CredentialLookup, CredentialRecord
+from windlass_coordinator.auth.tokens import TokenKind
+from windlass_coordinator.core.records import Wakes
+from windlass_coordinator.duties import LogRemover, RetryTimer, SilenceWatch, keep_going
+from windlass_coordinator.engine.fleet import Fleet
+from windlass_coordinator.engine.parking import ParkedPolls, PollAnswer
+from windlass_coordinator.engine.settle import Rules
+from windlass_coordinator.first_start import exclusive, prepare
+from windlass_coordinator.log_setup import set_up_logging
+from windlass_coordinator.logstore import open_log_store
+from windlass_coordinator.logstore.base import LogStore
+from windlass_coordinator.rpc.agent_service import AgentService, AgentServiceParts
+from windlass_coordinator.rpc.append_log import LogIntake
+from windlass_coordinator.rpc.cluster_service import ClusterService, NodeService
+from windlass_coordinator.rpc.interceptors import CallGuard
+from windlass_coordinator.rpc.job_service import JobService, JobServiceParts
+from windlass_coordinator.rpc.job_watch import JobWatchers
+from windlass_coordinator.rpc.log_archive import LogArchive
+from windlass_coordinator.rpc.read_log import LogSignals, LogTail
+from windlass_coordinator.stores import open_store
+from windlass_coordinator.stores.base import Store, Transaction
+from windlass_coordinator.web.server import WebServer
+from windlass_proto import __version__
+from windlass_proto.errors import Unavailable, WindlassError
+from windlass_proto.model.ids import NodeKey
+from windlass_proto.model.states import NodeState
+from windlass_proto.v1 import agent_pb2_grpc, clusters_pb2_grpc, jobs_pb2_grpc
+
+_log = structlog.get_logger()
+
+ADDRESS_FILE = "coordinator.json"
+_CANNOT_START = 2
+_GRACE_S = 10.0
+_LONGEST_MESSAGE = 4 << 20
+_SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
+    ("grpc.max_metadata_size", 16 << 10),
+    # Agents ping a quiet connection after 20 s; the library's own default would call that abuse.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.so_reuseport", 0),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs until SIGTERM or SIGINT. Exit code 0 = went down as asked, 2 = could not start."""
+    try:
+        settings = config.load_settings(sys.argv[1:] if arguments is None else arguments)
+        set_up_logging(settings.log_level)
+        with exclusive(settings.data_directory):
+            asyncio.run(_run(settings))
+    except WindlassError as error:
+        print(f"windlass-coordinator: {error}", file=sys.stderr)
+        return _CANNOT_START
+    return 0
+
+
+async def _run(settings: config.Settings) -> None:
+    going_down = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, going_down.set)
+    async with serving(settings) as running:
+        _announce(settings.data_directory, running)
+        await going_down.wait()
+        _log.info("coordinator.going_down")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """Where a running coordinator can be reached, as HOST:PORT."""
+
+    grpc: str
+    http: str
+
+
+@asynccontextmanager
+async def serving(settings: config.Settings) -> AsyncIterator[Running]:
+    """A coordinator that serves while the context is open. Raises Unavailable for an address it cannot have."""
+    data = settings.data_directory
+    async with AsyncExitStack() as stack:
+        store = open_store(f"sqlite:///{data / 'windlass.db'}")
+        stack.callback(store.close)
+        token_file = prepare(store, data)
+        if token_file is not None:
+            _show_once(token_file)
+        logs = open_log_store(data / "logs")
+        stack.callback(logs.close)
+        parts = await stack.enter_async_context(_Parts.assembled(settings, store, logs))
+        server, address = _grpc_server(settings, store, parts)
+        await server.start()
+        stack.push_async_callback(_stop, server, parts)
+        web = WebServer(settings.http, registry=_metrics(parts), why_not_ready=lambda: None)
+        await stack.enter_async_context(_answering(web))
+        yield Running(grpc=address, http=str(web.address))
+
+
+@asynccontextmanager
+async def _answering(web: WebServer) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(web.serve())
+        try:
+            yield
+        finally:
+            web.stop()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What services and duties share."""
+
+    fleet: Fleet
+    parked: ParkedPolls
+    watchers: JobWatchers
+    signals: LogSignals
+    intake: LogIntake
+    tail: LogTail
+    archive: LogArchive
+    rules: Rules
+
+    @classmethod
+    @asynccontextmanager
+    async def assembled(
+        cls, settings: config.Settings, store: Store, logs: LogStore
+    ) -> AsyncIterator["_Parts"]:
+        """Builds the parts and runs the duties while the context is open."""
+        signals = LogSignals()
+        fleet = Fleet(settings.lease, monotonic=time.monotonic)
+        rules = Rules(retry=settings.retry, jitter=random.random)
+        async with LogIntake(logs, on_appended=signals.notify) as intake:
+            parts = cls(
+                fleet=fleet,
+                parked=ParkedPolls(),
+                watchers=JobWatchers(),
+                signals=signals,
+                intake=intake,
+                tail=LogTail(logs, signals),
+                archive=LogArchive(logs),
+                rules=rules,
+            )
+            for node_key in await store.run(_nodes_to_expect):
+                fleet.expect(node_key)
+            async with _duties(store, logs, parts):
+                yield parts
+
+
+def _nodes_to_expect(tx: Transaction) -> list[NodeKey]:
+    return list(tx.nodes_in((NodeState.READY, NodeState.DRAINING, NodeState.SILENT)))
+
+
+@asynccontextmanager
+async def _duties(store: Store, logs: LogStore, parts: _Parts) -> AsyncIterator[None]:
+    timer = RetryTimer(store)
+    remover = LogRemover(logs)
+
+    def after_commit(wakes: Wakes) -> None:
+        parts.watchers.notify(wakes.jobs)
+        parts.signals.notify_jobs(wakes.jobs)
+        if wakes.due is not None:
+            timer.arm(wakes.due)
+        remover.remove(wakes)
+
+    store.listen(follow=parts.parked.follow, after_commit=after_commit)
+    silence = SilenceWatch(store, parts.fleet, parts.rules)
+    duties = {"retry": timer.run, "silence": silence.run, "log_removal": remover.run}
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(keep_going(name, duty)) for name, duty in duties.items()]
+        try:
+            yield
+        finally:
+            for task in running:
+                task.cancel()
+
+
+def _grpc_server(settings: config.Settings, store: Store, parts: _Parts) -> tuple[grpc.aio.Server, str]:
+    guard = CallGuard(Authenticator(_credential_lookup(store)))
+    server = grpc.aio.server(interceptors=[guard], options=_SERVER_OPTIONS)
+    agents = AgentServiceParts(
+        store=store,
+        fleet=parts.fleet,
+        parked=parts.parked,
+        intake=parts.intake,
+        archive=parts.archive,
+        rules=parts.rules,
+    )
+    jobs = JobServiceParts(store=store, watchers=parts.watchers, tail=parts.tail, limits=settings.limits)
+    agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(agents), server)
+    jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs), server)
+    clusters_pb2_grpc.add_ClusterServiceServicer_to_server(ClusterService(store, settings.limits), server)
+    clusters_pb2_grpc.add_NodeServiceServicer_to_server(NodeService(store), server)
+    try:
+        port = server.add_insecure_port(str(settings.listen))
+    except RuntimeError as error:
+        raise Unavailable(f"cannot listen at {settings.listen}: it is in use, or not an address") from error
+    return server, f"{settings.listen.host}:{port}"
+
+
+def _credential_lookup(store: Store) -> CredentialLookup:
+    async def lookup(token_id: str) -> CredentialRecord | None:
+        def verb(tx: Transaction) -> CredentialRecord | None:
+            found = tx.credential(token_id)
+            if found is None:
+                return None
+            node = None if found.node_key is None else tx.node_view(found.node_key)
+            return CredentialRecord(
+                kind=TokenKind(found.kind),
+                token_id=token_id,
+                digest=found.digest,
+                tenant=found.tenant,
+                node_id=None if node is None else node.node_id,
+                node_key=found.node_key,
+                cluster=None if node is None else node.cluster,
+                expires_at=found.expires_at,
+                revoked=found.revoked,
+            )
+
+        return await store.run(verb)
+
+    return lookup
+
+
+async def _stop(server: grpc.aio.Server, parts: _Parts) -> None:
+    """Parked polls end at once with "go away"; calls that are being served have a moment to finish."""
+    for poll in parts.parked.drain():
+        poll.answer(PollAnswer(go_away=True))
+    await server.stop(_GRACE_S)
+
+
+def _metrics(parts: _Parts) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    parked = Gauge("windlass_polls_parked", "Agents' polls that wait for work", registry=registry)
+    parked.set_function(lambda: len(parts.parked))
+    return registry
+
+
+def _show_once(token_file: Path) -> None:
+    """To a person only: a log file is no place for a secret."""
+    _log.info("coordinator.admin_token_made", file=str(token_file))
+    if sys.stdout.isatty():
+        print(f"Admin token (shown once, kept in {token_file}): {token_file.read_text().strip()}")
+
+
+def _announce(data: Path, running: Running) -> None:
+    """Tells other programs and people where to find us; written whole or not at all."""
+    text = json.dumps({"grpc": running.grpc, "http": running.http, "pid": os.getpid()})
+    draft = data / f"{ADDRESS_FILE}.new"
+    draft.write_text(text + "\n")
+    draft.replace(data / ADDRESS_FILE)
+    _log.info("coordinator.ready", version=__version__, grpc=running.grpc, http=running.http)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Who was heard when: the one thing about nodes that lives in memory (protocol.md, C5).
+
+Heartbeats write nothing. This coordinator counts silence on its own monotonic clock, from its own start at
+the earliest, so neither a restart nor a jump of the wall clock makes a node look dead.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from windlass_coordinator.core.leases import (
+    LeasePolicy,
+    heartbeat_interval,
+    lease_ttl,
+    restart_grace,
+    tolerance,
+)
+from windlass_proto.model.assignments import Timing
+from windlass_proto.model.ids import NodeKey
+
+
+@dataclass(slots=True)
+class _Heard:
+    at_s: float
+    lease_s: float
+    silent: bool = False
+    replaced: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """Nodes whose silence has reached a bound since the last look."""
+
+    expired: tuple[NodeKey, ...]
+    replace: tuple[NodeKey, ...]
+    forget: tuple[NodeKey, ...]
+
+
+class Fleet:
+    """The nodes of this coordinator as heard by it. `monotonic` gives seconds."""
+
+    def __init__(self, policy: LeasePolicy, *, monotonic: Callable[[], float]) -> None:
+        self._policy = policy
+        self._monotonic = monotonic
+        self._heard: dict[NodeKey, _Heard] = {}
+        self._last_poll: dict[NodeKey, tuple[int, int]] = {}
+        self._fresh: set[NodeKey] = set()
+
+    def expect(self, node_key: NodeKey) -> None:
+        """A node known from the database: it has the grace of a restart to be heard."""
+        grace = restart_grace(self._policy).total_seconds()
+        self._heard.setdefault(node_key, _Heard(self._monotonic(), grace))
+
+    def hear(self, node_key: NodeKey) -> None:
+        """A sign of life."""
+        lease = self.timing().lease
+        expires_s = (lease + tolerance(lease)).total_seconds()
+        self._heard[node_key] = _Heard(self._monotonic(), expires_s)
+        self._fresh.add(node_key)
+
+    def heard_since_last(self) -> set[NodeKey]:
+        """Nodes heard since the last time this was asked."""
+        heard, self._fresh = self._fresh, set()
+        return heard
+
+    def forget(self, node_key: NodeKey) -> None:
+        """The node has left."""
+        self._heard.pop(node_key, None)
+        self._last_poll.pop(node_key, None)
+
+    def timing(self) -> Timing:
+        """What agents are told to keep to, by the size of the fleet now."""
+        interval = heartbeat_interval(self._policy, nodes=len(self._heard))
+        return Timing(
+            heartbeat_interval=interval,
+            lease=lease_ttl(self._policy, interval=interval),
+            poll_wait=self._policy.poll_wait,
+        )
+
+    def note_poll(self, node_key: NodeKey, *, epoch: int, poll_seq: int) -> bool:
+        """Remembers the poll; True when it may be a repetition, so that its first answer must be looked up."""
+        seen = self._last_poll.get(node_key)
+        self._last_poll[node_key] = (epoch, poll_seq)
+        # Never seen: it may have been answered by this coordinator's former life.
+        return seen is None or seen >= (epoch, poll_seq)
+
+    def look(self) -> Silence:
+        """Who has been silent for too long; each bound is told once per silence."""
+        now = self._monotonic()
+        expired, replace, forget = [], [], []
+        replace_s = self._policy.replace_after.total_seconds()
+        forget_s = self._policy.forget_after.total_seconds()
+        for node_key, heard in self._heard.items():
+            silence = now - heard.at_s
+            if not heard.silent and silence > heard.lease_s:
+                heard.silent = True
+                expired.append(node_key)
+            if heard.silent and not heard.replaced and silence > max(replace_s, heard.lease_s):
+                heard.replaced = True
+                replace.append(node_key)
+            if heard.replaced and silence > forget_s:
+                forget.append(node_key)
+        for node_key in forget:
+            self.forget(node_key)
+        return Silence(expired=tuple(expired), replace=tuple(replace), forget=tuple(forget))

@@ -1,0 +1,148 @@
+"""Polls that wait for work, and how work finds them.
+
+A poll parks itself and nudges its node; whatever commit comes next serves it, if there is something for it.
+So claims are made in one place only: inside the commit that readied the work, for as few polls as will take
+it (decision D3). Polls are parked from the event loop and served from the store's writer: hence the lock.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from windlass_coordinator.core.records import Claimed, ClusterKey, NodeView, Wakes
+from windlass_coordinator.engine.claim import claim
+from windlass_coordinator.stores.base import Transaction
+from windlass_proto.model.ids import AttemptRef, NodeKey
+from windlass_proto.model.resources import NodeCapacity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollAnswer:
+    """What a poll brings home; all empty = nothing came in time."""
+
+    claimed: Sequence[Claimed] = ()
+    stops: Sequence[AttemptRef] = ()
+    go_away: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class ParkedPoll:
+    """One poll that waits. Its reply is set on the event loop, after the commit that served it."""
+
+    node_key: NodeKey
+    cluster_key: ClusterKey
+    epoch: int
+    poll_seq: int
+    want: int
+    reply: "asyncio.Future[PollAnswer]" = field(repr=False)
+    told_stops: frozenset[AttemptRef] = frozenset()
+    """Stops that this session has been told already; they alone are no reason to answer."""
+
+    def answer(self, answer: PollAnswer) -> None:
+        if not self.reply.done():
+            self.reply.set_result(answer)
+
+
+class ParkedPolls:
+    """All polls that wait on this coordinator, one per node at most."""
+
+    def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._by_node: dict[NodeKey, ParkedPoll] = {}
+        # Insertion order is arrival order: who has waited longest is served first.
+        self._hungry: dict[ClusterKey, dict[NodeKey, ParkedPoll]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_node)
+
+    def park(self, poll: ParkedPoll) -> None:
+        """Waits from now on; an older poll of the same node is answered empty, as its caller has gone."""
+        with self._lock:
+            older = self._take(poll.node_key)
+            self._by_node[poll.node_key] = poll
+            if poll.want > 0:
+                self._hungry.setdefault(poll.cluster_key, {})[poll.node_key] = poll
+        if older is not None:
+            older.answer(PollAnswer())
+
+    def withdraw(self, poll: ParkedPoll) -> bool:
+        """Stops waiting; False when a commit is serving it right now."""
+        with self._lock:
+            if self._by_node.get(poll.node_key) is not poll:
+                return False
+            self._take(poll.node_key)
+            return True
+
+    def drain(self) -> list[ParkedPoll]:
+        """Takes all of them; for going down."""
+        with self._lock:
+            polls = list(self._by_node.values())
+            self._by_node.clear()
+            self._hungry.clear()
+        return polls
+
+    def follow(self, tx: Transaction, wakes: Wakes) -> list[Callable[[], None]]:
+        """Serves the polls that `wakes` concerns, inside the commit (see `stores.base.Follow`)."""
+        deliveries: list[Callable[[], None]] = []
+        for node_key in sorted(wakes.nodes):
+            with self._lock:
+                poll = self._by_node.get(node_key)
+            if poll is not None:
+                self._serve_node(tx, poll, deliveries)
+        for cluster_key in sorted(wakes.clusters):
+            self._serve_cluster(tx, cluster_key, deliveries)
+        return deliveries
+
+    def _serve_node(self, tx: Transaction, poll: ParkedPoll, deliveries: list[Callable[[], None]]) -> None:
+        node = tx.node_view(poll.node_key)
+        if node is None or node.epoch != poll.epoch:
+            return
+        stops = tx.stopping_attempts(poll.node_key)
+        claimed = claim(tx, node, want=poll.want, poll_seq=poll.poll_seq, now=self._clock())
+        if claimed or not poll.told_stops.issuperset(stops):
+            self._deliver(poll, PollAnswer(claimed=claimed, stops=stops), deliveries)
+
+    def _serve_cluster(
+        self, tx: Transaction, cluster_key: ClusterKey, deliveries: list[Callable[[], None]]
+    ) -> None:
+        with self._lock:
+            polls = list(self._hungry.get(cluster_key, {}).values())
+        # What found nothing once finds nothing again: machines of one size are asked once.
+        without_luck: set[NodeCapacity] = set()
+        for poll, node in _with_nodes(tx, polls):
+            if node.capacity in without_luck:
+                continue
+            claimed = claim(tx, node, want=poll.want, poll_seq=poll.poll_seq, now=self._clock())
+            if claimed:
+                self._deliver(poll, PollAnswer(claimed=claimed), deliveries)
+            if sum(len(c.index) for c in claimed) < poll.want:
+                # It could have taken more, so there is no more for machines like this one.
+                without_luck.add(node.capacity)
+                if len(without_luck) >= _SIZES_ASKED:
+                    return
+
+    def _deliver(self, poll: ParkedPoll, answer: PollAnswer, deliveries: list[Callable[[], None]]) -> None:
+        with self._lock:
+            if self._by_node.get(poll.node_key) is poll:
+                self._take(poll.node_key)
+        deliveries.append(lambda: poll.answer(answer))
+
+    def _take(self, node_key: NodeKey) -> ParkedPoll | None:
+        poll = self._by_node.pop(node_key, None)
+        if poll is not None and poll.want > 0:
+            self._hungry[poll.cluster_key].pop(node_key, None)
+        return poll
+
+
+# Each different machine size costs a query per wake-up; the rest hear of the work with their next poll.
+_SIZES_ASKED = 32
+
+
+def _with_nodes(tx: Transaction, polls: Iterable[ParkedPoll]) -> Iterable[tuple[ParkedPoll, NodeView]]:
+    for poll in polls:
+        node = tx.node_view(poll.node_key)
+        if node is not None and node.epoch == poll.epoch:
+            yield poll, node

@@ -1,0 +1,285 @@
+"""What agents call: messages become values, a verb runs, its outcome becomes a message."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from windlass_coordinator.auth.tokens import RANDOM_BYTES, TokenKind, has_digest, new_token, parse_token
+from windlass_coordinator.core.records import Claimed, ClusterKey, NodeView
+from windlass_coordinator.engine.fleet import Fleet
+from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
+from windlass_coordinator.engine.report import report
+from windlass_coordinator.engine.revoke import release
+from windlass_coordinator.engine.session import NewNode, OpenRequest, current_node, join, leave, open_session
+from windlass_coordinator.engine.settle import Rules
+from windlass_coordinator.rpc.append_log import LogIntake
+from windlass_coordinator.rpc.interceptors import Context
+from windlass_coordinator.rpc.interceptors import current_node as calling_node
+from windlass_coordinator.rpc.log_archive import LogArchive
+from windlass_coordinator.stores.base import Store, Transaction
+from windlass_proto import convert
+from windlass_proto.errors import Denied, Unavailable
+from windlass_proto.model.assignments import AssignmentBatch, SessionRef
+from windlass_proto.model.events import AttemptEvent, Exited, PrepareFailed, StoppedEarly
+from windlass_proto.model.ids import AttemptRef, JobId, NodeId, NodeKey
+from windlass_proto.model.verdicts import EventVerdict
+from windlass_proto.v1 import agent_pb2 as wire
+from windlass_proto.v1 import agent_pb2_grpc
+
+# A commit that serves a poll is at most this far from telling it.
+_DELIVERY_DEADLINE_S = 5.0
+
+_NEVER_WANTED = (EventVerdict.SUPERSEDED, EventVerdict.UNKNOWN, EventVerdict.CONFLICT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentServiceParts:
+    """What the service works with."""
+
+    store: Store
+    fleet: Fleet
+    parked: ParkedPolls
+    intake: LogIntake
+    archive: LogArchive
+    rules: Rules
+
+
+class AgentService(agent_pb2_grpc.AgentServiceServicer):
+    """Implements `windlass.v1.AgentService`."""
+
+    def __init__(self, parts: AgentServiceParts) -> None:
+        self._store = parts.store
+        self._fleet = parts.fleet
+        self._parked = parts.parked
+        self._intake = parts.intake
+        self._archive = parts.archive
+        self._rules = parts.rules
+        # A node never changes its cluster.
+        self._clusters: dict[NodeKey, ClusterKey] = {}
+        self._told_stops: dict[NodeKey, frozenset[AttemptRef]] = {}
+
+    async def Join(self, request: wire.JoinRequest, context: Context) -> wire.JoinReply:
+        token = parse_token(request.token)
+        if token is None or token.kind is not TokenKind.JOIN:
+            raise Denied("this is not a join token, or it was damaged: copy it whole")
+        secret = new_token(TokenKind.NODE, randomness=secrets.token_bytes(RANDOM_BYTES))
+        new = NewNode(
+            node_id=NodeId(f"node-{secrets.token_hex(16)}"),
+            credential_kind=secret.kind.value,
+            credential_id=secret.token_id,
+            credential_digest=secret.digest,
+        )
+        facts = convert.node_facts_from_wire(request.facts)
+
+        def verb(tx: Transaction) -> NodeView:
+            known = tx.credential(token.token_id)
+            if known is None or known.kind != token.kind.value or not has_digest(token, known.digest):
+                raise Denied("the join token is used up, expired or unknown: make a new one")
+            node = tx.node_view(join(tx, known, facts, new, now=_now()))
+            assert node is not None  # noqa: S101 - it was made a line above
+            return node
+
+        node = await self._store.run(verb)
+        return wire.JoinReply(node_id=node.node_id, credential=secret.text, cluster=node.cluster)
+
+    async def OpenSession(self, request: wire.OpenSessionRequest, context: Context) -> wire.OpenSessionReply:
+        node_key = _caller(request.node_id)
+        opening = OpenRequest(
+            state_id=request.state_id,
+            boot_id=request.boot_id,
+            last_nonce=request.last_nonce,
+            facts=convert.node_facts_from_wire(request.facts),
+            inventory=[convert.inventory_item_from_wire(item) for item in request.inventory],
+        )
+        nonce = secrets.token_hex(16)
+
+        def verb(tx: Transaction) -> tuple[ClusterKey, wire.OpenSessionReply]:
+            node = tx.node_view(node_key)
+            if node is None:
+                raise Denied("this node is not known here: join again")
+            opened = open_session(
+                tx,
+                node,
+                opening,
+                nonce=nonce,
+                logs_stored=self._archive.is_stored,
+                rules=self._rules,
+                now=_now(),
+            )
+            return node.cluster_key, wire.OpenSessionReply(
+                node_epoch=opened.epoch,
+                nonce=opened.nonce,
+                verdicts=[convert.verdict_item_to_wire(item) for item in opened.verdicts],
+            )
+
+        self._clusters[node_key], reply = await self._store.run(verb)
+        self._told_stops.pop(node_key, None)
+        self._fleet.hear(node_key)
+        reply.timing.CopyFrom(convert.timing_to_wire(self._fleet.timing()))
+        return reply
+
+    async def Poll(self, request: wire.PollRequest, context: Context) -> wire.PollReply:
+        session, node_key = _session(request.session)
+        may_repeat = self._fleet.note_poll(node_key, epoch=session.node_epoch, poll_seq=request.poll_seq)
+        poll = ParkedPoll(
+            node_key=node_key,
+            cluster_key=await self._cluster_of(node_key),
+            epoch=session.node_epoch,
+            poll_seq=request.poll_seq,
+            want=request.want,
+            reply=asyncio.get_running_loop().create_future(),
+            told_stops=self._told_stops.get(node_key, frozenset()),
+        )
+
+        def nudge(tx: Transaction) -> Sequence[Claimed]:
+            node = current_node(tx, node_key, session)
+            earlier = tx.leased_by_poll(node, poll_seq=poll.poll_seq) if may_repeat else ()
+            if not earlier:
+                tx.wakes.nodes.add(node_key)
+            return earlier
+
+        self._parked.park(poll)
+        try:
+            earlier = await self._store.run(nudge)
+            answer = PollAnswer(claimed=earlier) if earlier else await self._wait(poll, request)
+        finally:
+            self._parked.withdraw(poll)
+        if answer.stops:
+            self._told_stops[node_key] = frozenset(answer.stops)
+        return _poll_reply(answer)
+
+    async def _wait(self, poll: ParkedPoll, request: wire.PollRequest) -> PollAnswer:
+        longest = self._fleet.timing().poll_wait
+        wait = min(longest, convert.duration_from_wire(request.wait)) if request.HasField("wait") else longest
+        try:
+            return await asyncio.wait_for(asyncio.shield(poll.reply), max(0.0, wait.total_seconds()))
+        except TimeoutError:
+            if self._parked.withdraw(poll):
+                return PollAnswer()
+        # A commit is serving it at this moment. Should that fail, the agent asks again with this poll_seq.
+        try:
+            return await asyncio.wait_for(poll.reply, _DELIVERY_DEADLINE_S)
+        except TimeoutError:
+            raise Unavailable("the assignment could not be stored in time: poll again") from None
+
+    async def Report(self, request: wire.ReportRequest, context: Context) -> wire.ReportReply:
+        session, node_key = _session(request.session)
+        events = convert.events_from_wire(request.tasks)
+        verdicts = await self._store.run(
+            lambda tx: report(tx, current_node(tx, node_key, session), events, rules=self._rules, now=_now())
+        )
+        return wire.ReportReply(
+            verdicts=convert.event_verdicts_to_wire(verdicts), forget=_forgettable(events, verdicts)
+        )
+
+    async def Heartbeat(self, request: wire.HeartbeatRequest, context: Context) -> wire.HeartbeatReply:
+        session, node_key = _session(request.session)
+        ended = [convert.attempt_ref_from_wire(ref) for ref in request.ended]
+
+        def verb(tx: Transaction) -> tuple[list[AttemptRef], list[AttemptRef]]:
+            current_node(tx, node_key, session)
+            known = [(ref, tx.attempt_log_facts(ref)) for ref in ended]
+            done = [ref for ref, facts in known if facts is None or self._archive.is_settled(facts)]
+            return tx.stopping_attempts(node_key), done
+
+        stops, forgets = await self._store.run(verb)
+        self._fleet.hear(node_key)
+        return wire.HeartbeatReply(
+            timing=convert.timing_to_wire(self._fleet.timing()),
+            stops=[convert.attempt_ref_to_wire(ref) for ref in stops],
+            forgets=[convert.attempt_ref_to_wire(ref) for ref in forgets],
+        )
+
+    async def AppendLog(
+        self, request_iterator: AsyncIterator[wire.AppendLogRequest], context: Context
+    ) -> AsyncIterator[wire.AppendLogReply]:
+        node_key = calling_node().node_key
+
+        async def admit(ref: AttemptRef) -> JobId | None:
+            return await self._store.run(lambda tx: tx.log_owner(node_key, ref))
+
+        async for reply in self._intake.append(request_iterator, admit=admit):
+            yield reply
+
+    async def Release(self, request: wire.ReleaseRequest, context: Context) -> wire.ReleaseReply:
+        session, node_key = _session(request.session)
+        refs = [convert.attempt_ref_from_wire(ref) for ref in request.refs]
+        released = await self._store.run(
+            lambda tx: release(tx, current_node(tx, node_key, session), refs, rules=self._rules, now=_now())
+        )
+        return wire.ReleaseReply(released=released)
+
+    async def Leave(self, request: wire.LeaveRequest, context: Context) -> wire.LeaveReply:
+        session, node_key = _session(request.session)
+        await self._store.run(
+            lambda tx: leave(tx, current_node(tx, node_key, session), rules=self._rules, now=_now())
+        )
+        self._fleet.forget(node_key)
+        return wire.LeaveReply()
+
+    async def _cluster_of(self, node_key: NodeKey) -> ClusterKey:
+        if node_key not in self._clusters:
+            node = await self._store.run(lambda tx: tx.node_view(node_key))
+            if node is None:
+                raise Denied("this node is not known here: join again")
+            self._clusters[node_key] = node.cluster_key
+        return self._clusters[node_key]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _caller(node_id: str) -> NodeKey:
+    """The calling node; it may speak for itself only (invariant I18)."""
+    identity = calling_node()
+    if identity.node_id != node_id:
+        raise Denied("a node may act for itself only")
+    return identity.node_key
+
+
+def _session(message: wire.SessionRef) -> tuple[SessionRef, NodeKey]:
+    session = convert.session_ref_from_wire(message)
+    return session, _caller(session.node_id)
+
+
+def _poll_reply(answer: PollAnswer) -> wire.PollReply:
+    return wire.PollReply(
+        batches=[convert.assignment_batch_to_wire(_batch(claimed)) for claimed in answer.claimed],
+        stops=[convert.attempt_ref_to_wire(ref) for ref in answer.stops],
+        go_away=answer.go_away,
+    )
+
+
+def _batch(claimed: Claimed) -> AssignmentBatch:
+    task = claimed.task
+    return AssignmentBatch(
+        task_key=task.task_key,
+        job_id=task.job_id,
+        task_name=task.name,
+        instance_count=task.instance_count,
+        spec=task.spec,
+        cluster=task.cluster,
+        index=claimed.index,
+        attempt=claimed.attempt,
+        fence=claimed.fence,
+    )
+
+
+def _forgettable(events: Sequence[AttemptEvent], verdicts: Sequence[EventVerdict]) -> list[int]:
+    """Positions of events after which nothing more is wanted of their attempts; for the others the agent
+    asks with a heartbeat, when their logs have arrived."""
+    return [
+        position
+        for position, (event, verdict) in enumerate(zip(events, verdicts, strict=True))
+        if verdict in _NEVER_WANTED or _says_all(event)
+    ]
+
+
+def _says_all(event: AttemptEvent) -> bool:
+    match event.what:
+        case Exited(finalizing=False, stdout_end=0, stderr_end=0) | PrepareFailed() | StoppedEarly():
+            return True
+    return False
