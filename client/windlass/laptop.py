@@ -171,7 +171,7 @@ class Laptop:
     def store_environment(self, local: StorageProfile) -> dict[str, str]:
         """The keys go this way: arguments can be read by every user of the machine."""
         return environment.for_object_store() | {
-            "RCLONE_AUTH_KEY": f"{local.access_key},{local.secret_key}",
+            "RCLONE_AUTH_KEY": f'"{local.access_key},{local.secret_key}"',  # quoted: else the comma parts two
         }
 
     def agent_command(self, number: int, *, ports: Ports, slots: int, join_token: str) -> list[str]:
