@@ -175,12 +175,15 @@ class Laptop:
         }
 
     def agent_command(self, number: int, *, ports: Ports, slots: int, join_token: str) -> list[str]:
+        """The token goes by a file: arguments can be read by every user of the machine."""
+        token_file = self.agents / f"{number}.token"
+        write_private(token_file, join_token)
         module = [sys.executable, "-m", "windlass_agent.daemon"]
         return [
             *module,
             *("--state", str(self.agents / str(number))),
             *("--coordinator", f"{_LOOPBACK}:{ports.grpc}"),
-            *("--join-token", join_token),
+            *("--join-token-file", str(token_file)),
             *("--name", agent_name(number)),
             *("--slots", str(slots)),
             *("--storage", str(self.storage_file)),
@@ -194,9 +197,12 @@ class Laptop:
         return processes.with_descendants([*children, *keepers])
 
     def _is_keeper_of_ours(self, arguments: Sequence[str]) -> bool:
+        """A Python program called keeper, told of a directory of our agents, plainly or in JSON."""
         below = f"{self.agents}/"
-        is_keeper = any(Path(argument).name == "keeper.py" for argument in arguments)
-        return is_keeper and any(below in argument for argument in arguments)
+        spellings = (below, json.dumps(below)[1:-1])
+        is_python = Path(arguments[0]).name.startswith("python")
+        is_keeper = any("keeper" in argument for argument in arguments)
+        return is_python and is_keeper and any(s in argument for s in spellings for argument in arguments)
 
 
 def agent_name(number: int) -> str:
