@@ -55,9 +55,10 @@ def stream_state(facts: StreamFacts, *, durable_end: int, has_gaps: bool) -> Log
 class LogSignals:
     """Wakes those who follow a stream; only the event loop's thread touches it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_watchers: int = _MAX_WATCHERS) -> None:
+        self._max_watchers = max_watchers
         self._watchers: dict[StreamKey, set[asyncio.Event]] = {}
-        self._count = 0
+        self.watcher_count = 0
 
     def notify(self, key: StreamKey) -> None:
         """Something about this stream has changed: bytes were stored, or its attempt has ended."""
@@ -75,16 +76,16 @@ class LogSignals:
     def watching(self, key: StreamKey) -> Iterator[asyncio.Event]:
         """An event that is set at each change; with too many watchers one that never is."""
         event = asyncio.Event()
-        if self._count >= _MAX_WATCHERS:
+        if self.watcher_count >= self._max_watchers:
             yield event
             return
         watchers = self._watchers.setdefault(key, set())
         watchers.add(event)
-        self._count += 1
+        self.watcher_count += 1
         try:
             yield event
         finally:
-            self._count -= 1
+            self.watcher_count -= 1
             watchers.discard(event)
             if not watchers:
                 self._watchers.pop(key, None)
