@@ -1,7 +1,7 @@
 """How fast one command's output goes into the coordinator's log store: real gRPC, real files, real syncs.
 
-The server runs in a process of its own, with the log intake and the file store of the coordinator; this process
-sends, as an agent does. Both processes' CPU is counted. By hand: `python -m benchmarks.log_rate`.
+The server runs in a process of its own, with the log intake and the file store of the coordinator; this
+process sends, as an agent does. Both processes' CPU is counted. By hand: `python -m benchmarks.log_rate`.
 """
 
 import argparse
@@ -40,7 +40,9 @@ class LogRate:
     server_cpu_s_per_gib: float
 
 
-async def measure_log_rate(directory: Path, *, total_bytes: int = GIB, chunk_bytes: int = 512 << 10) -> LogRate:
+async def measure_log_rate(
+    directory: Path, *, total_bytes: int = GIB, chunk_bytes: int = 512 << 10
+) -> LogRate:
     """Sends one stream of `total_bytes` into a log store under `directory`."""
     server = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -51,7 +53,8 @@ async def measure_log_rate(directory: Path, *, total_bytes: int = GIB, chunk_byt
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    assert server.stdin is not None and server.stdout is not None
+    assert server.stdin is not None
+    assert server.stdout is not None
     try:
         address = (await server.stdout.readline()).decode().strip()
         sender_cpu_before, started = _cpu_s(), time.monotonic()

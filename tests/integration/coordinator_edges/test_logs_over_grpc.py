@@ -75,7 +75,7 @@ def content(store: LogStore) -> bytes:
 async def until(condition: Callable[[], bool]) -> None:
     """Looks again and again until the condition holds."""
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():  # noqa: ASYNC110  (what is waited for has no event)
+        while not condition():
             await asyncio.sleep(0.005)
 
 
