@@ -35,6 +35,7 @@ class Judgement:
 
 
 _DUPLICATE = Judgement(verdict=EventVerdict.DUPLICATE)
+_CONFLICT = Judgement(verdict=EventVerdict.CONFLICT)
 _ACCEPT = {state: Judgement(verdict=EventVerdict.ACCEPTED, state=state) for state in AttemptState}
 _ORDER = {
     AttemptState.LEASED: 0,
@@ -97,6 +98,13 @@ def _judge_exit(state: AttemptState, what: Exited) -> Judgement:
     return _ACCEPT[AttemptState.FINALIZING if what.finalizing else AttemptState.SUCCEEDED]
 
 
+def _judge_finalized(state: AttemptState) -> Judgement:
+    if state is AttemptState.STOPPING:
+        return _ACCEPT[AttemptState.STOPPED]
+    # Without an exit record there is no success (invariant I7).
+    return _ACCEPT[AttemptState.SUCCEEDED] if state is AttemptState.FINALIZING else _CONFLICT
+
+
 def _stopped(state: AttemptState) -> Judgement:
     if state is AttemptState.STOPPING:
         return _ACCEPT[AttemptState.STOPPED]
@@ -127,4 +135,4 @@ def _judge_late(view: AttemptView, what: Happening) -> Judgement:
             same = view.failure is kind or view.state is not AttemptState.SUCCEEDED
         case _:
             same = True
-    return _DUPLICATE if same else Judgement(verdict=EventVerdict.CONFLICT)
+    return _DUPLICATE if same else _CONFLICT

@@ -2,21 +2,22 @@
 
 from collections.abc import Iterable
 
-from windlass_coordinator.core.records import TaskView
+from windlass_coordinator.core.records import TaskBump, TaskView
 from windlass_proto.model.states import JobState, TaskState
 
 
-def decide_task_end(task: TaskView) -> TaskState | None:
-    """The state in which a task ends by its counters; None while it goes on."""
+def decide_task_end(task: TaskView, bump: TaskBump) -> TaskState | None:
+    """The state in which a task ends by its counters after `bump`; None while it goes on."""
+    failed, stopped = task.failed + bump.failed, task.stopped + bump.stopped
     if task.state is TaskState.STOPPING:
-        if task.active:
+        if task.active + bump.active:
             return None
-        return TaskState.FAILED if task.failed else TaskState.STOPPED
-    if task.succeeded + task.failed + task.stopped < task.instance_count:
+        return TaskState.FAILED if failed else TaskState.STOPPED
+    if task.succeeded + bump.succeeded + failed + stopped < task.instance_count:
         return None
-    if task.failed:
+    if failed:
         return TaskState.FAILED
-    return TaskState.STOPPED if task.stopped else TaskState.SUCCEEDED
+    return TaskState.STOPPED if stopped else TaskState.SUCCEEDED
 
 
 def decide_job_end(task_states: Iterable[TaskState], *, stop_as: JobState | None) -> JobState:

@@ -25,6 +25,8 @@ def report(
     progress: dict[AttemptRef, AttemptState] = {}
     finalizing: list[tuple[AttemptRef, Exited]] = []
     endings: list[Ending] = []
+    # Rare; what is the rule is worth a shorter way.
+    has_repeats = len({event.ref for event in events}) < len(events)
     for event in events:
         ref = event.ref
         view = views.get((ref.task_key, ref.index, ref.attempt))
@@ -39,8 +41,8 @@ def report(
             finalizing.append((ref, event.what))
         else:
             progress[ref] = judgement.state
-        # A report may carry several events of one attempt.
-        views[ref.task_key, ref.index, ref.attempt] = replace(view, state=judgement.state)
+        if has_repeats:
+            views[ref.task_key, ref.index, ref.attempt] = replace(view, state=judgement.state)
     if progress:
         tx.progress_attempts(list(progress.items()), now=now)
     if finalizing:

@@ -5,7 +5,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from windlass_coordinator.core.job_lifecycle import decide_job_end, decide_task_end
@@ -150,7 +150,7 @@ def _settle(
     ended: dict[TaskKey, TaskState] = {}
     states = {}
     for key, bump in bumps.items():
-        end = decide_task_end(_after(tasks[key], bump))
+        end = decide_task_end(tasks[key], bump)
         if end is not None:
             ended[key] = end
         states[key] = (bump, end or tasks[key].state)
@@ -165,16 +165,6 @@ def _settle(
             )
     touched = {tasks[key].job_key for key in ended} | {key for key in failing if jobs[key].fail_fast}
     end_finished_jobs(tx, touched, now=now)
-
-
-def _after(task: TaskView, bump: TaskBump) -> TaskView:
-    return replace(
-        task,
-        active=task.active + bump.active,
-        succeeded=task.succeeded + bump.succeeded,
-        failed=task.failed + bump.failed,
-        stopped=task.stopped + bump.stopped,
-    )
 
 
 def _failure_reason(

@@ -234,6 +234,14 @@ Index(
     postgresql_where=text("ended_at IS NULL"),
 )
 
+# Nearly always empty, so that each poll and heartbeat may ask it.
+Index(
+    "attempts_stopping",
+    attempts.c.node_key,
+    sqlite_where=text("state = 'STOPPING'"),
+    postgresql_where=text("state = 'STOPPING'"),
+)
+
 facts = Table(
     "facts",
     metadata,
@@ -247,4 +255,3 @@ facts = Table(
     _text("payload", ""),
     sqlite_autoincrement=True,
 )
-Index("facts_by_job", facts.c.job_key, facts.c.seq)

@@ -15,6 +15,9 @@ from windlass_proto.model.ids import JobId, TaskKey, TaskName, TenantId
 from windlass_proto.model.specs import JobSpec, TaskSpec, task_from_json, task_to_json
 from windlass_proto.model.states import JobState, TaskState
 
+# Made once: `json.dumps` with separators of its own makes an encoder for each call.
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
+
 _JOB_COLUMNS = (
     "job_key, job_id, tenant, state, stop_as, fail_fast, generation, priority, tasks_open, delete_when_done"
 )
@@ -203,7 +206,7 @@ class SqliteJobs:
                     fact.job_key,
                     fact.task_key,
                     fact.node_key,
-                    json.dumps(fact.payload, separators=(",", ":")) if fact.payload else "",
+                    _to_json(fact.payload) if fact.payload else "",
                 )
                 for fact in facts
             ],

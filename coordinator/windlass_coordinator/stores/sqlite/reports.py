@@ -264,7 +264,7 @@ class SqliteReports:
     def stopping_attempts(self, node_key: NodeKey) -> list[AttemptRef]:
         rows = self._db.execute(
             "SELECT task_key, idx, attempt, fence FROM attempts "
-            "WHERE node_key = ? AND ended_at IS NULL AND state = 'STOPPING'",
+            "INDEXED BY attempts_stopping WHERE node_key = ? AND state = 'STOPPING'",
             (node_key,),
         )
         return [
