@@ -5,6 +5,7 @@ growing pause, on the same ports and the same data, so a kill -9 heals without a
 """
 
 import asyncio
+import itertools
 import os
 import signal
 import time
@@ -31,6 +32,8 @@ _JOIN_TOKEN_VALID = timedelta(minutes=10)
 _PAUSE_FIRST_S = 0.3
 _PAUSE_LONGEST_S = 30.0
 _STEADY_S = 60.0
+_TRIES_BEFORE_READY = 4
+"""Later a program is started again for ever; one that never ran is not going to."""
 _LOOK_EVERY_S = 0.05
 
 Say = Callable[[str], None]
@@ -124,8 +127,7 @@ class Supervisor:
             async with Client(self._laptop.profile()) as client:
                 await self._ready("agents", partial(self._agents_are_ready, client), give_up_at)
         except WindlassError as error:
-            self._failure = error
-            self._stopping.set()
+            self._fail(error)
             return
         self._is_ready = True
         self._write_state()
@@ -136,6 +138,11 @@ class Supervisor:
             if time.monotonic() > give_up_at:
                 raise Unavailable(f"the {name} did not get ready in time: see {self._laptop.logs}/")
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    def _fail(self, error: WindlassError) -> None:
+        """What keeps the system from getting ready ends it."""
+        self._failure = self._failure or error
+        self._stopping.set()
 
     async def _store_answers(self) -> bool:
         try:
@@ -158,13 +165,18 @@ class Supervisor:
     async def _keep(self, child: ChildProgram) -> None:
         """Starts the program again and again until everything is to end."""
         pause_s = _PAUSE_FIRST_S
-        while not self._stopping.is_set():
+        for tries in itertools.count(1):
+            if self._stopping.is_set():
+                return
             began = time.monotonic()
             try:
                 outcome = await self._run_once(child)
             except WindlassError as error:
                 outcome = f"could not be started ({error})"
             if self._stopping.is_set():
+                return
+            if tries >= _TRIES_BEFORE_READY and not self._is_ready:
+                self._fail(Unavailable(f"{child.name} {outcome}, {tries} times: see {child.log}"))
                 return
             if time.monotonic() - began > _STEADY_S:
                 pause_s = _PAUSE_FIRST_S
