@@ -36,29 +36,20 @@ from windlass_coordinator.rpc.job_service import JobService, JobServiceParts
 from windlass_coordinator.rpc.job_watch import JobWatchers
 from windlass_coordinator.rpc.log_archive import LogArchive
 from windlass_coordinator.rpc.read_log import LogSignals, LogTail
+from windlass_coordinator.rpc.server import Services, open_server
 from windlass_coordinator.stores import open_store
 from windlass_coordinator.stores.base import Store, Transaction
 from windlass_coordinator.web.server import WebServer
 from windlass_proto import __version__
-from windlass_proto.errors import Unavailable, WindlassError
+from windlass_proto.errors import WindlassError
 from windlass_proto.model.ids import NodeKey
 from windlass_proto.model.states import NodeState
-from windlass_proto.v1 import agent_pb2_grpc, clusters_pb2_grpc, jobs_pb2_grpc
 
 _log = structlog.get_logger()
 
 ADDRESS_FILE = "coordinator.json"
 _CANNOT_START = 2
 _GRACE_S = 10.0
-_LONGEST_MESSAGE = 4 << 20
-_SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", _LONGEST_MESSAGE),
-    ("grpc.max_metadata_size", 16 << 10),
-    # Agents ping a quiet connection after 20 s; the library's own default would call that abuse.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.so_reuseport", 0),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -95,7 +86,7 @@ class Running:
 
 @asynccontextmanager
 async def serving(settings: config.Settings) -> AsyncIterator[Running]:
-    """A coordinator that serves while the context is open. Raises Unavailable for an address it cannot have."""
+    """A coordinator that serves while the context is open. Raises Unavailable for a port it cannot have."""
     data = settings.data_directory
     async with AsyncExitStack() as stack:
         store = open_store(f"sqlite:///{data / 'windlass.db'}")
@@ -106,7 +97,7 @@ async def serving(settings: config.Settings) -> AsyncIterator[Running]:
         logs = open_log_store(data / "logs")
         stack.callback(logs.close)
         parts = await stack.enter_async_context(_Parts.assembled(settings, store, logs))
-        server, address = _grpc_server(settings, store, parts)
+        server, address = open_server(settings.listen, _services(settings, store, parts))
         await server.start()
         stack.push_async_callback(_stop, server, parts)
         web = WebServer(settings.http, registry=_metrics(parts), why_not_ready=lambda: None)
@@ -191,9 +182,7 @@ async def _duties(store: Store, logs: LogStore, parts: _Parts) -> AsyncIterator[
                 task.cancel()
 
 
-def _grpc_server(settings: config.Settings, store: Store, parts: _Parts) -> tuple[grpc.aio.Server, str]:
-    guard = CallGuard(Authenticator(_credential_lookup(store)))
-    server = grpc.aio.server(interceptors=[guard], options=_SERVER_OPTIONS)
+def _services(settings: config.Settings, store: Store, parts: _Parts) -> Services:
     agents = AgentServiceParts(
         store=store,
         fleet=parts.fleet,
@@ -203,15 +192,13 @@ def _grpc_server(settings: config.Settings, store: Store, parts: _Parts) -> tupl
         rules=parts.rules,
     )
     jobs = JobServiceParts(store=store, watchers=parts.watchers, tail=parts.tail, limits=settings.limits)
-    agent_pb2_grpc.add_AgentServiceServicer_to_server(AgentService(agents), server)
-    jobs_pb2_grpc.add_JobServiceServicer_to_server(JobService(jobs), server)
-    clusters_pb2_grpc.add_ClusterServiceServicer_to_server(ClusterService(store, settings.limits), server)
-    clusters_pb2_grpc.add_NodeServiceServicer_to_server(NodeService(store), server)
-    try:
-        port = server.add_insecure_port(str(settings.listen))
-    except RuntimeError as error:
-        raise Unavailable(f"cannot listen at {settings.listen}: it is in use, or not an address") from error
-    return server, f"{settings.listen.host}:{port}"
+    return Services(
+        guard=CallGuard(Authenticator(_credential_lookup(store))),
+        agents=AgentService(agents),
+        jobs=JobService(jobs),
+        clusters=ClusterService(store, settings.limits),
+        nodes=NodeService(store),
+    )
 
 
 def _credential_lookup(store: Store) -> CredentialLookup:

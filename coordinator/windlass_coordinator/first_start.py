@@ -13,7 +13,7 @@ from windlass_coordinator.stores.base import Credential, Store, Transaction
 from windlass_proto.errors import Conflict
 from windlass_proto.model.ids import DEFAULT_CLUSTER, DEFAULT_TENANT
 
-ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105 - a file's name
+ADMIN_TOKEN_FILE = "admin.token"
 LOCK_FILE = "lock"
 
 

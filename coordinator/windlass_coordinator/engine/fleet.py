@@ -77,7 +77,7 @@ class Fleet:
         )
 
     def note_poll(self, node_key: NodeKey, *, epoch: int, poll_seq: int) -> bool:
-        """Remembers the poll; True when it may be a repetition, so that its first answer must be looked up."""
+        """Remembers the poll; True when it may be a repetition: its first answer must be looked up."""
         seen = self._last_poll.get(node_key)
         self._last_poll[node_key] = (epoch, poll_seq)
         # Never seen: it may have been answered by this coordinator's former life.

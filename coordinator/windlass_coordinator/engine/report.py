@@ -54,7 +54,7 @@ def report(
 
 
 def _ending(event: AttemptEvent, view: AttemptView, judgement: Judgement) -> Ending:
-    assert judgement.state is not None  # noqa: S101 - narrows; the caller has checked
+    assert judgement.state is not None
     return Ending(
         end=AttemptEnd(
             ref=event.ref,

@@ -84,7 +84,7 @@ def open_session(
     rules: Rules,
     now: datetime,
 ) -> OpenedSession:
-    """Begins the node's next session. Raises Denied for a copy of the node (its nonce is not the last one)."""
+    """Begins the node's next session. Raises Denied for a copy of the node: its nonce is not the last."""
     _check_identity(node, request)
     epoch = node.epoch + 1
     tx.open_session(

@@ -184,7 +184,7 @@ def _close_tasks(
 ) -> None:
     if not ended:
         return
-    closed = Counter({job_key: 0 for job_key in jobs})
+    closed = Counter(dict.fromkeys(jobs, 0))
     closed.update(tasks[key].job_key for key in ended)
     facts = [_task_fact(_TASK_FACTS[state], tasks[key], jobs) for key, state in ended.items()]
     facts += _open_children(tx, [key for key, state in ended.items() if state is TaskState.SUCCEEDED], jobs)

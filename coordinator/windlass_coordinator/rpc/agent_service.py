@@ -78,7 +78,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             if known is None or known.kind != token.kind.value or not has_digest(token, known.digest):
                 raise Denied("the join token is used up, expired or unknown: make a new one")
             node = tx.node_view(join(tx, known, facts, new, now=_now()))
-            assert node is not None  # noqa: S101 - it was made a line above
+            assert node is not None
             return node
 
         node = await self._store.run(verb)

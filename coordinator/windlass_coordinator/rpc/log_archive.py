@@ -1,4 +1,4 @@
-"""Whether an attempt's output is whole: the records say how much there was, the log store how much there is."""
+"""Whether an attempt's output is whole: records say how much there was, the log store how much there is."""
 
 from windlass_coordinator.core.records import LogFacts
 from windlass_coordinator.logstore.base import LogStore, StreamKey

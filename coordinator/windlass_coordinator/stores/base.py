@@ -96,7 +96,7 @@ class WorkRecords(Protocol):
     """The hot part: claims and reports."""
 
     def claimable(self, node: NodeView, *, limit: int) -> Iterable[ClaimableTask]:
-        """Tasks of the node's cluster with work that the node could run, highest priority and oldest first."""
+        """Tasks of its cluster with work that the node could run, highest priority and oldest first."""
 
     def claim(
         self,

@@ -45,6 +45,6 @@ def _refuse_foreign(connection: Connection, current: str | None, known: set[str]
             )
     elif current not in known:
         raise Conflict(
-            f"the database has schema {current}, which this version does not know (newest here: {max(known)}): "
+            f"the database has schema {current}, unknown to this version (newest here: {max(known)}): "
             "start the newer version that wrote it"
         )

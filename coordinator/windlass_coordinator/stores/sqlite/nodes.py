@@ -14,8 +14,8 @@ from windlass_proto.model.states import NodeState
 from windlass_proto.model.status import NodeFacts
 
 _NODE = """
-SELECT n.node_key, n.node_id, n.name, n.tenant, c.name, n.cluster_key, n.state, n.state_id, n.boot_id, n.epoch,
-       n.nonce, n.last_nonce, n.cpu, n.memory_bytes, n.slots
+SELECT n.node_key, n.node_id, n.name, n.tenant, c.name, n.cluster_key, n.state, n.state_id,
+       n.boot_id, n.epoch, n.nonce, n.last_nonce, n.cpu, n.memory_bytes, n.slots
 FROM nodes n JOIN clusters c ON c.cluster_key = n.cluster_key WHERE n.node_key = ?"""
 
 
@@ -100,9 +100,9 @@ class SqliteNodes:
         now: datetime,
     ) -> None:
         self._db.execute(
-            """UPDATE nodes SET state = 'READY', state_id = ?, boot_id = ?, epoch = ?, nonce = ?, last_nonce = ?,
-                 name = ?, slots = ?, cpu = ?, memory_bytes = ?, agent_version = ?, os = ?, containment = ?,
-                 last_seen_at = ? WHERE node_key = ?""",
+            """UPDATE nodes SET state = 'READY', state_id = ?, boot_id = ?, epoch = ?, nonce = ?,
+                 last_nonce = ?, name = ?, slots = ?, cpu = ?, memory_bytes = ?, agent_version = ?, os = ?,
+                 containment = ?, last_seen_at = ? WHERE node_key = ?""",
             (
                 state_id,
                 boot_id,

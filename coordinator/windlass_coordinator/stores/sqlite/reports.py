@@ -37,8 +37,9 @@ UPDATE attempts SET state = ?, ended_at = ?, started_at = coalesce(started_at, ?
 WHERE task_key = ? AND idx = ? AND attempt = ? AND fence = ? AND ended_at IS NULL"""
 
 _EXITED = """
-UPDATE attempts SET state = 'FINALIZING', started_at = coalesce(started_at, ?), exit_code = ?, exit_signal = ?,
-  ran_for_us = ?, user_cpu_us = ?, system_cpu_us = ?, peak_memory_bytes = ?, stdout_end = ?, stderr_end = ?
+UPDATE attempts SET state = 'FINALIZING', started_at = coalesce(started_at, ?), exit_code = ?,
+  exit_signal = ?, ran_for_us = ?, user_cpu_us = ?, system_cpu_us = ?, peak_memory_bytes = ?,
+  stdout_end = ?, stderr_end = ?
 WHERE task_key = ? AND idx = ? AND attempt = ? AND fence = ? AND ended_at IS NULL"""
 
 _TASK_COLUMNS = (

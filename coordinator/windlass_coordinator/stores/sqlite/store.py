@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import Engine
 
 from windlass_coordinator.core.records import Wakes
 from windlass_coordinator.stores.base import Follow, Queries, Transaction
@@ -170,7 +169,7 @@ class SqliteStore:
                 tx.wakes = wakes
                 deliveries = self._follow(tx, wakes)
             self._db.execute("COMMIT")
-        except Exception as error:  # the disk's doing: nothing of this batch is stored
+        except Exception as error:  # noqa: BLE001 - the writer must live; nothing of this batch is stored
             _log.error("store.commit_failed", error=str(error), verbs=len(batch))
             self._roll_back()
             refused = Unavailable(f"the database could not be written: {error}")
@@ -185,7 +184,7 @@ class SqliteStore:
             result = order.verb(self._transaction)
         except sqlite3.OperationalError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is the caller's, who gets it
             self._db.execute("ROLLBACK TO verb")
             self._db.execute("RELEASE verb")
             return _Outcome(order.reply, None, error)
@@ -223,7 +222,7 @@ class SqliteStore:
 def _ask(order: _Order, query: Callable[[], Any]) -> _Outcome:
     try:
         return _Outcome(order.reply, query(), None)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it is the caller's, who gets it
         return _Outcome(order.reply, None, error)
 
 
