@@ -24,8 +24,7 @@ $(READY): requirements/dev.lock pyproject.toml
 	@requirements/environment.sh
 
 check: $(READY)
-	@echo "== format" && $(BIN)/ruff format --check --quiet . || \
-	    { $(BIN)/ruff format --check . | tail -20; echo "run: make format"; exit 1; }
+	@echo "== format" && $(BIN)/ruff format --check --quiet --output-format concise . || { echo "run: make format"; exit 1; }
 	@echo "== lint" && $(BIN)/ruff check --quiet .
 	@echo "== layers" && $(BIN)/lint-imports --no-logo > .venv/layers.txt || { cat .venv/layers.txt; exit 1; }
 	@echo "== types" && $(BIN)/mypy --no-error-summary
