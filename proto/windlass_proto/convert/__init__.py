@@ -1,8 +1,8 @@
 """Model <-> wire: the only package that knows both.
 
-`<thing>_to_wire` makes a message, `<thing>_from_wire` reads one. What a message says that has no meaning here
-(an enum value of a newer version, a time that no clock shows) is an `InvalidRequest` that names it; what has a
-meaning but may be wrong (instances = -1) passes, for `windlass_proto.checks` to answer.
+`<thing>_to_wire` makes a message, `<thing>_from_wire` reads one. What a message says that has no meaning
+here (an enum value of a newer version, a time that no clock shows) is an `InvalidRequest` that names it;
+what has a meaning but may be wrong (instances = -1) passes, for `windlass_proto.checks` to answer.
 """
 
 from windlass_proto.convert.agent import (

@@ -23,7 +23,7 @@ _STOPPED_EARLY = events.StoppedEarly()
 
 
 def events_to_wire(told: Iterable[events.AttemptEvent]) -> list[wire.TaskEvents]:
-    """Keeps the order; neighbours of one task share a group, so positions in a reply count over all groups."""
+    """Keeps the order; neighbours of one task share a group; a reply counts positions over all groups."""
     return [
         wire.TaskEvents(task_key=task_key, events=[_event_to_wire(event) for event in group])
         for task_key, group in groupby(told, key=lambda event: event.ref.task_key)

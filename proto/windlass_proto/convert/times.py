@@ -19,7 +19,7 @@ def duration_to_wire(duration: timedelta) -> Duration:
 
 
 def duration_from_wire(message: Duration) -> timedelta:
-    """To the microsecond. One too long for a timedelta becomes the longest: a check then says that it is too long."""
+    """To the microsecond. One too long for a timedelta becomes the longest, for a check to refuse."""
     if abs(message.seconds) >= _LONGEST_S:
         return timedelta.max if message.seconds > 0 else timedelta.min
     return timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
