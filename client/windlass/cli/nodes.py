@@ -1,10 +1,14 @@
-"""`windlass nodes`, `windlass clusters`."""
+"""`windlass nodes`, `clusters`, `join-token`."""
+
+from datetime import timedelta
 
 import click
 
 from windlass.cli import render
+from windlass.cli.options import DURATION
 from windlass.cli.session import Session, pass_session
 from windlass.quantities import format_size
+from windlass_proto.model.ids import DEFAULT_CLUSTER, ClusterName
 
 
 @click.command("nodes")
@@ -62,3 +66,29 @@ def list_clusters(session: Session, *, as_json: bool) -> None:
         for cluster in clusters
     ]
     render.print_table(("cluster", "nodes ready", "slots", "description"), rows)
+
+
+@click.command("join-token")
+@click.option("--cluster", default=DEFAULT_CLUSTER, show_default=True, help="The cluster that agents join.")
+@click.option("--uses", default=1, show_default=True, help="How many agents may join with it.")
+@click.option("--valid-for", type=DURATION, default="15m", show_default=True, help="Such as 15m or 24h.")
+@render.json_option
+@pass_session
+def make_join_token(
+    session: Session, *, cluster: str, uses: int, valid_for: timedelta, as_json: bool
+) -> None:
+    """Print a secret with which agents on other machines join.
+
+    \b
+    Examples:
+      windlass join-token > token
+      windlass join-token --cluster big --uses 10 --valid-for 24h
+    """
+    token, expires_at = session.run(
+        lambda client: client.create_join_token(ClusterName(cluster), uses=uses, valid_for=valid_for)
+    )
+    if as_json:
+        render.print_json({"token": token, "expires_at": expires_at})
+        return
+    click.echo(token)
+    click.echo(f"valid until {render.local_time(expires_at)}", err=True)
