@@ -80,12 +80,12 @@ class Connection:
     ) -> Any:
         """One reply. Tries again while the coordinator is unavailable, for `patience`; so the call must be
         safe to repeat. With no patience it is made once."""
-        backoff = Backoff(patience=patience)
+        patience_left = Patience(patience=patience)
         while True:
             try:
                 return await method(request, timeout=timeout.total_seconds(), metadata=self._metadata)
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or not await backoff.pause():
+                if error.code() is not grpc.StatusCode.UNAVAILABLE or not await patience_left.pause():
                     self._raise(error)
 
     async def stream(self, method: Callable[..., Any], request: Any) -> AsyncIterator[Any]:
@@ -103,7 +103,7 @@ class Connection:
         raise error_of(error, address=self.address) from error
 
 
-class Backoff:
+class Patience:
     """Pauses that grow, until the patience is used up."""
 
     def __init__(self, *, patience: timedelta) -> None:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from windlass.channel import Backoff, Connection
+from windlass.channel import Connection, Patience
 from windlass.profile import Profile, find_profile
 from windlass_proto import convert
 from windlass_proto.errors import InvalidRequest, NotFound, Unavailable
@@ -155,7 +155,7 @@ class Client:
 
     async def watch(self, job_id: JobId) -> AsyncGenerator[JobStatus, None]:
         """The status now and after each change, until the job has ended."""
-        backoff = Backoff(patience=self._stream_patience)
+        patience_left = Patience(patience=self._stream_patience)
         request = jobs_pb2.GetJobRequest(job_id=job_id)
         last: JobStatus | None = None
         while last is None or not last.state.is_terminal:
@@ -164,13 +164,13 @@ class Client:
                     status = convert.job_status_from_wire(message)
                     if status != last:
                         yield status
-                        backoff.reset()
+                        patience_left.reset()
                     last = status
             except Unavailable:
-                if not await backoff.pause():
+                if not await patience_left.pause():
                     raise
             else:
-                if (last is None or not last.state.is_terminal) and not await backoff.pause():
+                if (last is None or not last.state.is_terminal) and not await patience_left.pause():
                     raise Unavailable(f"the coordinator keeps ending the watch of {job_id}: try again")
 
     async def wait(self, job_id: JobId) -> JobStatus:
@@ -217,7 +217,7 @@ class Client:
         offset: int = 0,
     ) -> AsyncGenerator[LogChunk, None]:
         """From `offset` on, until the stream is complete; goes on at the next byte when it is cut off."""
-        backoff = Backoff(patience=self._stream_patience)
+        patience_left = Patience(patience=self._stream_patience)
         request = jobs_pb2.ReadLogRequest(
             job_id=job_id,
             task=task,
@@ -235,14 +235,14 @@ class Client:
                     if chunk.data or chunk.gap_bytes or not chunk.state:
                         request.offset = chunk.offset + len(chunk.data) + chunk.gap_bytes
                     yield chunk
-                    backoff.reset()
+                    patience_left.reset()
                     if chunk.state is not None:
                         return
             except Unavailable:
-                if not await backoff.pause():
+                if not await patience_left.pause():
                     raise
             else:
-                if not await backoff.pause():
+                if not await patience_left.pause():
                     raise Unavailable(f"the coordinator keeps ending the log of {job_id}: try again")
 
     async def nodes(self, cluster: str = "", *, include_gone: bool = False) -> tuple[NodeStatus, ...]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from windlass.store import ObjectStore
+from windlass.store import RemoteFiles
 from windlass_proto.errors import InvalidRequest, NotFound
 from windlass_proto.model.ids import TaskName
 from windlass_proto.model.storage import ObjectLocation
@@ -52,7 +52,7 @@ def pack(sources: Sequence[Path], into: Path) -> Packed:
 
 
 def upload_packages(
-    packages: Mapping[TaskName, tuple[Path, ...]], *, store: ObjectStore, bucket: str
+    packages: Mapping[TaskName, tuple[Path, ...]], *, store: RemoteFiles, bucket: str
 ) -> dict[TaskName, str]:
     """The object URL of each task's package; the same sources are packed once, known ones not uploaded."""
     urls: dict[tuple[Path, ...], str] = {}

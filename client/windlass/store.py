@@ -52,7 +52,7 @@ def location_of(url: str) -> ObjectLocation:
         raise InvalidRequest(f"the address {error}") from error
 
 
-class ObjectStore:
+class RemoteFiles:
     """The servers that a profile's storage file knows, by scheme."""
 
     def __init__(self, profiles: StorageProfiles) -> None:

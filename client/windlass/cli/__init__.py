@@ -1,1 +1,1 @@
-"""The command `windlass`: one file per noun, and what they share (`session`, `render`, `follow`)."""
+"""The command `windlass`: one file per noun, and what they share (`invocation`, `render`, `follow`)."""

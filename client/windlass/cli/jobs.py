@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from windlass.cli import render
+from windlass.cli.invocation import Invocation, exit_code_of, find_job, pass_invocation
 from windlass.cli.options import DURATION
-from windlass.cli.session import Session, exit_code_of, find_job, pass_session
 from windlass.client import Client
 from windlass.quantities import format_duration
 from windlass_proto.model.states import JobState
@@ -31,8 +31,10 @@ _job_argument = click.argument("job")
 @click.option("--name", default="", help="Only jobs whose name contains this text.")
 @click.option("-n", "--limit", default=50, show_default=True, help="How many at most; 0 = all.")
 @render.json_option
-@pass_session
-def list_jobs(session: Session, *, states: tuple[str, ...], name: str, limit: int, as_json: bool) -> None:
+@pass_invocation
+def list_jobs(
+    invocation: Invocation, *, states: tuple[str, ...], name: str, limit: int, as_json: bool
+) -> None:
     """List jobs, newest first.
 
     \b
@@ -51,7 +53,7 @@ def list_jobs(session: Session, *, states: tuple[str, ...], name: str, limit: in
                 break
         return found
 
-    jobs = session.run(fetch)
+    jobs = invocation.run(fetch)
     if as_json:
         render.print_json(jobs)
         return
@@ -75,8 +77,8 @@ def list_jobs(session: Session, *, states: tuple[str, ...], name: str, limit: in
 @_job_argument
 @click.argument("task", default="")
 @render.json_option
-@pass_session
-def show_job(session: Session, *, job: str, task: str, as_json: bool) -> None:
+@pass_invocation
+def show_job(invocation: Invocation, *, job: str, task: str, as_json: bool) -> None:
     """Show a job and its tasks; with TASK, that task's instances.
 
     JOB is an id, the beginning of one, or `last` for the newest job.
@@ -99,7 +101,7 @@ def show_job(session: Session, *, job: str, task: str, as_json: bool) -> None:
                     break
         return status, instances
 
-    status, instances = session.run(fetch)
+    status, instances = invocation.run(fetch)
     if as_json:
         document: dict[str, Any] = render.plain(status)
         render.print_json({**document, "claimed_instances": instances})
@@ -164,8 +166,8 @@ def _print_troubles(job: JobStatus, instances: list[InstanceStatus]) -> None:
 
 @click.command("stop")
 @click.argument("jobs", nargs=-1, required=True)
-@pass_session
-def stop_jobs(session: Session, *, jobs: tuple[str, ...]) -> None:
+@pass_invocation
+def stop_jobs(invocation: Invocation, *, jobs: tuple[str, ...]) -> None:
     """Stop jobs: nothing new starts, what runs is ended.
 
     \b
@@ -179,14 +181,14 @@ def stop_jobs(session: Session, *, jobs: tuple[str, ...]) -> None:
             status = await client.stop(await find_job(client, name))
             click.echo(f"{status.job_id} {status.state}")
 
-    session.run(stop)
+    invocation.run(stop)
 
 
 @click.command("restart")
 @_job_argument
 @click.option("--all", "all_instances", is_flag=True, help="Also run again what has succeeded.")
-@pass_session
-def restart_job(session: Session, *, job: str, all_instances: bool) -> None:
+@pass_invocation
+def restart_job(invocation: Invocation, *, job: str, all_instances: bool) -> None:
     """Run a finished job again: what has not succeeded, or everything.
 
     \b
@@ -198,15 +200,15 @@ def restart_job(session: Session, *, job: str, all_instances: bool) -> None:
     async def restart(client: Client) -> JobStatus:
         return await client.restart(await find_job(client, job), all_instances=all_instances)
 
-    status = session.run(restart)
+    status = invocation.run(restart)
     click.echo(f"{status.job_id} {status.state}")
 
 
 @click.command("delete")
 @click.argument("jobs", nargs=-1, required=True)
 @click.option("--stop", "stop_first", is_flag=True, help="Stop a job that has not ended first.")
-@pass_session
-def delete_jobs(session: Session, *, jobs: tuple[str, ...], stop_first: bool) -> None:
+@pass_invocation
+def delete_jobs(invocation: Invocation, *, jobs: tuple[str, ...], stop_first: bool) -> None:
     """Delete jobs that have ended, with their logs.
 
     \b
@@ -221,14 +223,14 @@ def delete_jobs(session: Session, *, jobs: tuple[str, ...], stop_first: bool) ->
             deleted = await client.delete(job_id, stop_first=stop_first)
             click.echo(f"{job_id} {'deleted' if deleted else 'is being stopped and goes when that is done'}")
 
-    session.run(delete)
+    invocation.run(delete)
 
 
 @click.command("priority", context_settings={"ignore_unknown_options": True})
 @_job_argument
 @click.argument("priority", type=int)
-@pass_session
-def set_priority(session: Session, *, job: str, priority: int) -> None:
+@pass_invocation
+def set_priority(invocation: Invocation, *, job: str, priority: int) -> None:
     """Change a job's priority; higher runs first. It counts for what has not been handed out yet.
 
     \b
@@ -240,7 +242,7 @@ def set_priority(session: Session, *, job: str, priority: int) -> None:
     async def change(client: Client) -> JobStatus:
         return await client.set_priority(await find_job(client, job), priority)
 
-    status = session.run(change)
+    status = invocation.run(change)
     click.echo(f"{status.job_id} priority {status.priority}")
 
 
@@ -248,8 +250,8 @@ def set_priority(session: Session, *, job: str, priority: int) -> None:
 @_job_argument
 @click.option("--timeout", type=DURATION, help="Give up after this time, such as 90s or 2h; the job goes on.")
 @render.json_option
-@pass_session
-def wait_for_job(session: Session, *, job: str, timeout: timedelta | None, as_json: bool) -> None:
+@pass_invocation
+def wait_for_job(invocation: Invocation, *, job: str, timeout: timedelta | None, as_json: bool) -> None:
     """Wait until a job has ended.
 
     The exit code is the job's: 0 when it succeeded, else the exit code of its first failed instance when that
@@ -270,7 +272,7 @@ def wait_for_job(session: Session, *, job: str, timeout: timedelta | None, as_js
             return None
         return status, await exit_code_of(client, status)
 
-    ended = session.run(wait)
+    ended = invocation.run(wait)
     if ended is None:
         click.echo(f"error: {job} has not ended within {timeout}; it goes on", err=True)
         sys.exit(EXIT_NOT_ENDED)

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 import click
 
-from windlass.cli.session import Session, find_job, pass_session
+from windlass.cli.invocation import Invocation, find_job, pass_invocation
 from windlass.cli.terminal import Sanitiser
 from windlass.client import Client
 from windlass_proto.errors import InvalidRequest, NotFound
@@ -24,8 +24,10 @@ from windlass_proto.model.status import LogChunk
 @click.option("-f", "--follow", is_flag=True, help="Go on until everything has been written.")
 @click.option("--stderr", "stderr", is_flag=True, help="What was written to standard error.")
 @click.option("--attempt", default=0, help="Of this attempt instead of the newest.")
-@pass_session
-def show_logs(session: Session, *, job: str, instance: str, follow: bool, stderr: bool, attempt: int) -> None:
+@pass_invocation
+def show_logs(
+    invocation: Invocation, *, job: str, instance: str, follow: bool, stderr: bool, attempt: int
+) -> None:
     """Print what a job's instances wrote; all of them, those of a task, or one.
 
     \b
@@ -47,7 +49,7 @@ def show_logs(session: Session, *, job: str, instance: str, follow: bool, stderr
             read = client.follow_log if follow else client.read_log
             await _copy(read(job_id, name, number, stream=stream, attempt=attempt))
 
-    session.run(show)
+    invocation.run(show)
 
 
 def _parse_instance(text: str) -> tuple[str, int | None]:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from windlass.cli import jobs, logs, nodes, store, submit, up
-from windlass.cli.session import Session
+from windlass.cli.invocation import Invocation
 from windlass_proto import __version__
 from windlass_proto.errors import InvalidJob, WindlassError
 
@@ -59,7 +59,7 @@ def root(ctx: click.Context, profile: Path | None) -> None:
       windlass jobs                                  what was submitted
       windlass logs last                             what the newest job wrote
     """
-    ctx.obj = Session(profile_file=profile)
+    ctx.obj = Invocation(profile_file=profile)
 
 
 for _command in (

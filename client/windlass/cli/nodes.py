@@ -5,8 +5,8 @@ from datetime import timedelta
 import click
 
 from windlass.cli import render
+from windlass.cli.invocation import Invocation, pass_invocation
 from windlass.cli.options import DURATION
-from windlass.cli.session import Session, pass_session
 from windlass.quantities import format_size
 from windlass_proto.model.ids import DEFAULT_CLUSTER, ClusterName
 
@@ -15,8 +15,8 @@ from windlass_proto.model.ids import DEFAULT_CLUSTER, ClusterName
 @click.option("--cluster", default="", help="Only this cluster's.")
 @click.option("--all", "include_gone", is_flag=True, help="Also those that are gone for good.")
 @render.json_option
-@pass_session
-def list_nodes(session: Session, *, cluster: str, include_gone: bool, as_json: bool) -> None:
+@pass_invocation
+def list_nodes(invocation: Invocation, *, cluster: str, include_gone: bool, as_json: bool) -> None:
     """List the machines that run the work.
 
     \b
@@ -24,7 +24,7 @@ def list_nodes(session: Session, *, cluster: str, include_gone: bool, as_json: b
       windlass nodes
       windlass nodes --cluster gpu --json
     """
-    nodes = session.run(lambda client: client.nodes(cluster, include_gone=include_gone))
+    nodes = invocation.run(lambda client: client.nodes(cluster, include_gone=include_gone))
     if as_json:
         render.print_json(nodes)
         return
@@ -48,8 +48,8 @@ def list_nodes(session: Session, *, cluster: str, include_gone: bool, as_json: b
 
 @click.command("clusters")
 @render.json_option
-@pass_session
-def list_clusters(session: Session, *, as_json: bool) -> None:
+@pass_invocation
+def list_clusters(invocation: Invocation, *, as_json: bool) -> None:
     """List the clusters: groups of nodes with a queue of their own.
 
     \b
@@ -57,7 +57,7 @@ def list_clusters(session: Session, *, as_json: bool) -> None:
       windlass clusters
       windlass clusters --json
     """
-    clusters = session.run(lambda client: client.clusters())
+    clusters = invocation.run(lambda client: client.clusters())
     if as_json:
         render.print_json(clusters)
         return
@@ -73,9 +73,9 @@ def list_clusters(session: Session, *, as_json: bool) -> None:
 @click.option("--uses", default=1, show_default=True, help="How many agents may join with it.")
 @click.option("--valid-for", type=DURATION, default="15m", show_default=True, help="Such as 15m or 24h.")
 @render.json_option
-@pass_session
+@pass_invocation
 def make_join_token(
-    session: Session, *, cluster: str, uses: int, valid_for: timedelta, as_json: bool
+    invocation: Invocation, *, cluster: str, uses: int, valid_for: timedelta, as_json: bool
 ) -> None:
     """Print a secret with which agents on other machines join.
 
@@ -84,7 +84,7 @@ def make_join_token(
       windlass join-token > token
       windlass join-token --cluster big --uses 10 --valid-for 24h
     """
-    token, expires_at = session.run(
+    token, expires_at = invocation.run(
         lambda client: client.create_join_token(ClusterName(cluster), uses=uses, valid_for=valid_for)
     )
     if as_json:

@@ -8,9 +8,9 @@ import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from windlass.cli import render
-from windlass.cli.session import Session, pass_session
+from windlass.cli.invocation import Invocation, pass_invocation
 from windlass.quantities import format_size
-from windlass.store import ObjectStore, PlannedCopy, StoredObject, location_of
+from windlass.store import PlannedCopy, RemoteFiles, StoredObject, location_of
 from windlass_proto.model.storage import OBJECT_SCHEMES
 
 
@@ -26,16 +26,16 @@ def store() -> None:
     """
 
 
-def _open(session: Session) -> ObjectStore:
-    return ObjectStore(session.profile().storage())
+def _open(invocation: Invocation) -> RemoteFiles:
+    return RemoteFiles(invocation.profile().storage())
 
 
 @store.command("ls")
 @click.argument("url", default="")
 @click.option("-r", "--recursive", is_flag=True, help="Everything below, not one level.")
 @render.json_option
-@pass_session
-def list_objects(session: Session, *, url: str, recursive: bool, as_json: bool) -> None:
+@pass_invocation
+def list_objects(invocation: Invocation, *, url: str, recursive: bool, as_json: bool) -> None:
     """List buckets, or what lies below URL.
 
     \b
@@ -44,7 +44,7 @@ def list_objects(session: Session, *, url: str, recursive: bool, as_json: bool) 
       windlass store ls oss://windlass/out/
       windlass store ls -r oss://windlass/ --json
     """
-    store = _open(session)
+    store = _open(invocation)
     if not url or url.rstrip("/").rstrip(":") in OBJECT_SCHEMES:
         scheme = url.partition(":")[0] or OBJECT_SCHEMES[0]
         found = [StoredObject(location=bucket, is_prefix=True) for bucket in store.buckets(scheme)]
@@ -64,7 +64,7 @@ def list_objects(session: Session, *, url: str, recursive: bool, as_json: bool) 
     render.print_table(("size", "changed", "url"), rows)
 
 
-def _matching(store: ObjectStore, url: str, *, recursive: bool) -> list[StoredObject]:
+def _matching(store: RemoteFiles, url: str, *, recursive: bool) -> list[StoredObject]:
     """`ls oss://b/out` means the directory out/ too, when nothing else was meant."""
     location = location_of(url)
     found = list(store.listing(location, recursive=recursive))
@@ -83,15 +83,15 @@ def _plain(one: StoredObject) -> dict[str, object]:
 
 @store.command("cat")
 @click.argument("urls", nargs=-1, required=True)
-@pass_session
-def print_objects(session: Session, *, urls: tuple[str, ...]) -> None:
+@pass_invocation
+def print_objects(invocation: Invocation, *, urls: tuple[str, ...]) -> None:
     """Print objects, byte for byte.
 
     \b
     Examples:
       windlass store cat oss://windlass/out/result.json
     """
-    store = _open(session)
+    store = _open(invocation)
     output = sys.stdout.buffer
     for url in urls:
         for piece in store.read(location_of(url)):
@@ -103,8 +103,8 @@ def print_objects(session: Session, *, urls: tuple[str, ...]) -> None:
 @click.argument("source")
 @click.argument("target")
 @click.option("-r", "--recursive", is_flag=True, help="A folder, or everything below a URL.")
-@pass_session
-def copy_objects(session: Session, *, source: str, target: str, recursive: bool) -> None:
+@pass_invocation
+def copy_objects(invocation: Invocation, *, source: str, target: str, recursive: bool) -> None:
     """Copy files to or from object storage.
 
     \b
@@ -114,14 +114,14 @@ def copy_objects(session: Session, *, source: str, target: str, recursive: bool)
       windlass store cp oss://windlass/out/result.json .
       windlass store cp -r oss://windlass/out/ ./results
     """
-    store = _open(session)
+    store = _open(invocation)
     planned = store.plan_copy(source, target, recursive=recursive)
     _copy_all(store, planned)
     total = sum(step.size_bytes for step in planned)
     click.echo(f"{len(planned)} {'file' if len(planned) == 1 else 'files'}, {format_size(total)}", err=True)
 
 
-def _copy_all(store: ObjectStore, planned: Iterable[PlannedCopy]) -> None:
+def _copy_all(store: RemoteFiles, planned: Iterable[PlannedCopy]) -> None:
     steps = list(planned)
     bar = Progress(
         TextColumn("{task.description}"),
@@ -142,8 +142,8 @@ def _copy_all(store: ObjectStore, planned: Iterable[PlannedCopy]) -> None:
 @store.command("rm")
 @click.argument("urls", nargs=-1, required=True)
 @click.option("-r", "--recursive", is_flag=True, help="Everything below URL.")
-@pass_session
-def remove_objects(session: Session, *, urls: tuple[str, ...], recursive: bool) -> None:
+@pass_invocation
+def remove_objects(invocation: Invocation, *, urls: tuple[str, ...], recursive: bool) -> None:
     """Remove objects.
 
     \b
@@ -151,6 +151,6 @@ def remove_objects(session: Session, *, urls: tuple[str, ...], recursive: bool) 
       windlass store rm oss://windlass/in/data.txt
       windlass store rm -r oss://windlass/out/
     """
-    store = _open(session)
+    store = _open(invocation)
     removed = sum(store.remove(location_of(url), recursive=recursive) for url in urls)
     click.echo(f"removed {removed} {'object' if removed == 1 else 'objects'}")

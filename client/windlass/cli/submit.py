@@ -11,14 +11,14 @@ import click
 
 from windlass.cli import render
 from windlass.cli.follow import follow_job
+from windlass.cli.invocation import Invocation, exit_code_of, pass_invocation
 from windlass.cli.options import DURATION, ENV, MAPPING, SIZE
-from windlass.cli.session import Session, exit_code_of, pass_session
 from windlass.client import Client
 from windlass.documents import JobDocument
 from windlass.jobfile import PlannedJob, plan_job, read_job_file, with_overrides
 from windlass.package import upload_packages
 from windlass.profile import Profile
-from windlass.store import ObjectStore
+from windlass.store import RemoteFiles
 from windlass_proto.model.ids import JobId
 from windlass_proto.model.specs import JobSpec
 
@@ -82,9 +82,9 @@ class _SubmitCommand(click.Command):
 @click.option("--follow", is_flag=True, help="Show progress and output; exit as `windlass wait` does.")
 @render.json_option
 @click.pass_context
-@pass_session
+@pass_invocation
 def submit(
-    session: Session,
+    invocation: Invocation,
     ctx: click.Context,
     /,
     *,
@@ -118,9 +118,9 @@ def submit(
     planned = plan_job(document)
     for note in planned.notes:
         click.echo(f"note: {document.origin}: {note}", err=True)
-    profile = session.profile()
+    profile = invocation.profile()
     spec = _with_uploads(planned, profile)
-    sys.exit(session.run(lambda client: _submit(client, spec, follow=follow, as_json=as_json)))
+    sys.exit(invocation.run(lambda client: _submit(client, spec, follow=follow, as_json=as_json)))
 
 
 async def _submit(client: Client, spec: JobSpec, *, follow: bool, as_json: bool) -> int:
@@ -239,5 +239,5 @@ def _words(line: str) -> list[str]:
 def _with_uploads(planned: PlannedJob, profile: Profile) -> JobSpec:
     if not planned.packages:
         return planned.spec
-    store = ObjectStore(profile.storage())
+    store = RemoteFiles(profile.storage())
     return planned.with_packages(upload_packages(planned.packages, store=store, bucket=profile.bucket))

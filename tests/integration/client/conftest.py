@@ -9,7 +9,7 @@ import pytest
 
 from windlass.laptop import Laptop, Ports, choose_ports
 from windlass.profile import Profile
-from windlass.store import ObjectStore
+from windlass.store import RemoteFiles
 from windlass_proto.errors import Unavailable
 
 READY_WITHIN_S = 20
@@ -27,7 +27,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
             laptop.store_command(ports), env=laptop.store_environment(local), stdout=log, stderr=log
         )
     try:
-        wait_until_ready(ObjectStore(laptop.profile().storage()), server)
+        wait_until_ready(RemoteFiles(laptop.profile().storage()), server)
         yield laptop
     finally:
         server.terminate()
@@ -40,8 +40,8 @@ def profile(laptop: Laptop) -> Profile:
 
 
 @pytest.fixture
-def store(profile: Profile) -> ObjectStore:
-    return ObjectStore(profile.storage())
+def store(profile: Profile) -> RemoteFiles:
+    return RemoteFiles(profile.storage())
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def bucket_folder(laptop: Laptop) -> Path:
     return laptop.store / "windlass"
 
 
-def wait_until_ready(store: ObjectStore, server: "subprocess.Popen[bytes]") -> None:
+def wait_until_ready(store: RemoteFiles, server: "subprocess.Popen[bytes]") -> None:
     give_up_at = time.monotonic() + READY_WITHIN_S
     while True:
         try:

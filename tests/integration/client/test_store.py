@@ -11,24 +11,24 @@ from windlass.cli.main import root
 from windlass.laptop import Laptop
 from windlass.package import upload_packages
 from windlass.profile import Profile
-from windlass.store import ObjectStore, location_of
+from windlass.store import RemoteFiles, location_of
 from windlass_proto.errors import Denied, InvalidRequest, NotFound, Unavailable
 from windlass_proto.model.ids import TaskName
 from windlass_proto.model.storage import StorageProfiles
 
 
-def urls_below(store: ObjectStore, url: str) -> list[str]:
+def urls_below(store: RemoteFiles, url: str) -> list[str]:
     return [str(one.location) for one in store.listing(location_of(url), recursive=True)]
 
 
-def copy(store: ObjectStore, source: str, target: str, *, recursive: bool = False) -> int:
+def copy(store: RemoteFiles, source: str, target: str, *, recursive: bool = False) -> int:
     planned = store.plan_copy(source, target, recursive=recursive)
     for step in planned:
         store.copy(step)
     return len(planned)
 
 
-def test_a_file_goes_up_is_listed_read_comes_back_and_is_removed(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_file_goes_up_is_listed_read_comes_back_and_is_removed(store: RemoteFiles, tmp_path: Path) -> None:
     content = bytes(range(256)) * 20_000
     (tmp_path / "data.bin").write_bytes(content)
     assert copy(store, str(tmp_path / "data.bin"), "oss://windlass/one/") == 1
@@ -41,7 +41,7 @@ def test_a_file_goes_up_is_listed_read_comes_back_and_is_removed(store: ObjectSt
     assert urls_below(store, "oss://windlass/one/") == []
 
 
-def test_a_folder_goes_both_ways(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_folder_goes_both_ways(store: RemoteFiles, tmp_path: Path) -> None:
     for name in ("a.txt", "sub/b ü.txt", "sub/deep/c.txt"):
         (tmp_path / "from" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "from" / name).write_text(name)
@@ -59,13 +59,13 @@ def test_a_folder_goes_both_ways(store: ObjectStore, tmp_path: Path) -> None:
     assert store.remove(location_of("oss://windlass/two/"), recursive=True) == 3
 
 
-def test_all_three_schemes_mean_the_same_server(store: ObjectStore, tmp_path: Path) -> None:
+def test_all_three_schemes_mean_the_same_server(store: RemoteFiles, tmp_path: Path) -> None:
     (tmp_path / "x").write_text("same")
     copy(store, str(tmp_path / "x"), "cos://windlass/three/x")
     assert b"".join(store.read(location_of("s3://windlass/three/x"))) == b"same"
 
 
-def test_mistakes_are_told_in_our_words(store: ObjectStore, tmp_path: Path) -> None:
+def test_mistakes_are_told_in_our_words(store: RemoteFiles, tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="oss://windlass/none"):
         b"".join(store.read(location_of("oss://windlass/none")))
     with pytest.raises(NotFound, match="oss://windlass/none"):
@@ -82,16 +82,16 @@ def test_mistakes_are_told_in_our_words(store: ObjectStore, tmp_path: Path) -> N
 
 def test_wrong_keys_and_a_server_that_is_gone_are_told_apart(profile: Profile) -> None:
     good = profile.storage().for_scheme("oss")
-    wrong = ObjectStore(StorageProfiles(by_scheme={"oss": replace(good, secret_key="wrong")}))
+    wrong = RemoteFiles(StorageProfiles(by_scheme={"oss": replace(good, secret_key="wrong")}))
     with pytest.raises(Denied, match="SignatureDoesNotMatch"):
         wrong.buckets("oss")
-    gone = ObjectStore(StorageProfiles(by_scheme={"oss": replace(good, endpoint="http://127.0.0.1:9")}))
+    gone = RemoteFiles(StorageProfiles(by_scheme={"oss": replace(good, endpoint="http://127.0.0.1:9")}))
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
         gone.buckets("oss")
 
 
 def test_a_package_is_uploaded_once_under_its_digest(
-    store: ObjectStore, profile: Profile, bucket_folder: Path, tmp_path: Path
+    store: RemoteFiles, profile: Profile, bucket_folder: Path, tmp_path: Path
 ) -> None:
     program = tmp_path / "program"
     program.mkdir()
@@ -109,7 +109,7 @@ def test_a_package_is_uploaded_once_under_its_digest(
 
 
 def test_half_a_package_from_an_upload_that_died_is_replaced(
-    store: ObjectStore, profile: Profile, bucket_folder: Path, tmp_path: Path
+    store: RemoteFiles, profile: Profile, bucket_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "x.py").write_text("print(2)\n" * 100)
     tasks = {TaskName("a"): (tmp_path / "x.py",)}

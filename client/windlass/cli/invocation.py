@@ -29,7 +29,7 @@ _SEARCHED_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
+class Invocation:
     """One run of the command line."""
 
     profile_file: Path | None = None
@@ -48,7 +48,7 @@ class Session:
         return asyncio.run(with_client())
 
 
-pass_session = click.make_pass_decorator(Session, ensure=True)
+pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
 
 
 async def find_job(client: Client, name: str) -> JobId:
