@@ -1,10 +1,11 @@
 """What users call about jobs: messages become values, a verb runs, its outcome becomes a message."""
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from windlass_coordinator.core.records import LogFacts
 from windlass_coordinator.engine import steer
@@ -27,10 +28,10 @@ from windlass_proto.v1 import jobs_pb2 as wire
 from windlass_proto.v1 import jobs_pb2_grpc
 from windlass_proto.v1.specs_pb2 import JobSpec as WireJobSpec
 
-# Small changes of a busy job are merged for at least this long; the first and the last are sent at once.
-_WATCH_PAUSE = timedelta(milliseconds=50)
-# Reading a status may cost at most this share of the time.
+# Telling how a job stands may cost at most this share of the time.
 _WATCH_DUTY = 0.05
+# A busy job changes a thousand times a second: between two looks at its state alone lies at least this.
+_LOOK_PAUSE_S = 0.002
 _LONGEST_KEY = 128
 
 _OUR_STREAM = {wire.LOG_STREAM_STDOUT: LogStream.STDOUT, wire.LOG_STREAM_STDERR: LogStream.STDERR}
@@ -174,18 +175,27 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 changed.clear()
                 began = loop.time()
                 status = await self._status(tenant, request.job_id)
-                cost_s = loop.time() - began
                 yield convert.job_status_to_wire(status)
                 if status.state.is_terminal:
                     return
+                # What a status of a large job costs bounds how often it is told; its end is told at once.
+                pause_s = (loop.time() - began) / _WATCH_DUTY
                 await changed.wait()
-                await asyncio.sleep(self._pause_s(status, cost_s))
+                await self._merge_changes(tenant, request.job_id, changed, until_s=loop.time() + pause_s)
 
-    def _pause_s(self, status: JobStatus, cost_s: float) -> float:
-        """How long changes are merged: not at all near the end of a job, longer for costly ones."""
-        left = sum(t.instances - t.counts.succeeded - t.counts.failed for t in status.tasks)
-        pause_s = 0.0 if left <= 1 else _WATCH_PAUSE.total_seconds()
-        return max(pause_s, cost_s / _WATCH_DUTY if cost_s > _WATCH_PAUSE.total_seconds() else 0.0)
+    async def _merge_changes(
+        self, tenant: TenantId, job_id: str, changed: asyncio.Event, *, until_s: float
+    ) -> None:
+        """Lets changes pile up until the time has come or the job has ended."""
+        loop = asyncio.get_running_loop()
+        while loop.time() < until_s:
+            state = await self._store.read(lambda queries: queries.job_state(JobId(job_id), tenant=tenant))
+            if state is None or state.is_terminal:
+                return
+            changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), until_s - loop.time())
+            await asyncio.sleep(_LOOK_PAUSE_S)
 
     async def ReadLog(self, request: wire.ReadLogRequest, context: Context) -> AsyncIterator[wire.LogChunk]:
         tenant = current_caller().tenant

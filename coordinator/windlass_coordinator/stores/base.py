@@ -305,6 +305,9 @@ class Queries(Protocol):
 
     def job_status(self, job_id: JobId, *, tenant: TenantId) -> JobStatus | None: ...
 
+    def job_state(self, job_id: JobId, *, tenant: TenantId) -> JobState | None:
+        """The state alone: cheap, however many tasks the job has."""
+
     def list_jobs(
         self,
         tenant: TenantId,

@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, or_, select, text
+from sqlalchemy import Connection, Select, and_, func, or_, select
 
 from windlass_coordinator.stores.schema import tables as t
 from windlass_coordinator.stores.sql.times import from_us, from_us_or_none
@@ -21,16 +21,14 @@ from windlass_proto.model.status import (
     TaskStatus,
 )
 
-_TASKS_OF_JOB = text(
-    """SELECT t.name, t.state, c.name, t.instance_count, t.next_index, t.ready_again, t.active, t.retry_wait,
+TASKS_OF_JOB = """
+SELECT t.name, t.state, c.name, t.instance_count, t.next_index, t.ready_again, t.active, t.retry_wait,
          t.succeeded, t.failed, t.stopped, t.started_at, t.ended_at, t.reason, t.task_key
        FROM tasks t JOIN clusters c ON c.cluster_key = t.cluster_key
        WHERE t.job_key = :job_key ORDER BY t.position"""
-)
-_PARENTS_OF_JOB = text(
-    """SELECT e.child_key, p.name FROM tasks p JOIN edges e ON e.parent_key = p.task_key
+PARENTS_OF_JOB = """
+SELECT e.child_key, p.name FROM tasks p JOIN edges e ON e.parent_key = p.task_key
        WHERE p.job_key = :job_key ORDER BY p.position"""
-)
 _JOB_COLUMNS = (
     t.jobs.c.job_id,
     t.jobs.c.name,
@@ -48,26 +46,11 @@ _JOB_COLUMNS = (
 _GONE = (NodeState.GONE, NodeState.DELETED)
 
 
-class SqlQueries:
-    """Implements `stores.base.Queries` on a SQLAlchemy connection."""
+class SqlListings:
+    """The listings of `stores.base.Queries`, on a SQLAlchemy connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection
-
-    def job_status(self, job_id: JobId, *, tenant: TenantId) -> JobStatus | None:
-        row = self._db.execute(
-            select(*_JOB_COLUMNS).where(
-                t.jobs.c.job_id == job_id, t.jobs.c.tenant == tenant, t.jobs.c.deleted_at.is_(None)
-            )
-        ).first()
-        return None if row is None else _job_status(row, self._tasks(row[11]))
-
-    def _tasks(self, job_key: int) -> tuple[TaskStatus, ...]:
-        after: dict[int, list[TaskName]] = {}
-        for child, parent in self._db.execute(_PARENTS_OF_JOB, {"job_key": job_key}):
-            after.setdefault(child, []).append(TaskName(parent))
-        rows = self._db.execute(_TASKS_OF_JOB, {"job_key": job_key})
-        return tuple(_task_status(row, tuple(after.get(row[14], ()))) for row in rows)
 
     def list_jobs(
         self,
@@ -87,7 +70,7 @@ class SqlQueries:
             query = query.where(t.jobs.c.job_key < before)
         rows = self._db.execute(query.order_by(t.jobs.c.job_key.desc()).limit(limit + 1)).all()
         more = rows[limit - 1][11] if len(rows) > limit else None
-        return [_job_status(row, ()) for row in rows[:limit]], more
+        return [job_status(row, ()) for row in rows[:limit]], more
 
     def list_instances(
         self,
@@ -213,7 +196,7 @@ class SqlQueries:
 # Rows are untyped on purpose below: their columns are those of the queries above.
 
 
-def _job_status(row: Any, tasks: tuple[TaskStatus, ...]) -> JobStatus:
+def job_status(row: Any, tasks: tuple[TaskStatus, ...]) -> JobStatus:
     return JobStatus(
         job_id=JobId(row[0]),
         name=row[1],
@@ -230,7 +213,7 @@ def _job_status(row: Any, tasks: tuple[TaskStatus, ...]) -> JobStatus:
     )
 
 
-def _task_status(row: Any, after: tuple[TaskName, ...]) -> TaskStatus:
+def task_status(row: Any, after: tuple[TaskName, ...]) -> TaskStatus:
     state = TaskState(row[1])
     count, next_index, again, active, retry_wait, succeeded, failed, stopped = row[3:11]
     unclaimed = count - next_index

@@ -52,6 +52,13 @@ def open_database(path: str) -> OpenedDatabase:
     return OpenedDatabase(writer=writer, readers=readers, incarnation=int(row[0]), in_memory=in_memory)
 
 
+def open_reader(path: str) -> sqlite3.Connection:
+    """A connection that sees what is committed and can write nothing."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S)
+    db.execute("PRAGMA query_only = 1")
+    return db
+
+
 def _connect(path: str) -> sqlite3.Connection:
     if path != IN_MEMORY:
         Path(path).touch(mode=0o600)

@@ -20,11 +20,11 @@ import structlog
 
 from windlass_coordinator.core.records import Wakes
 from windlass_coordinator.stores.base import Follow, Queries, Transaction
-from windlass_coordinator.stores.sql.listings import SqlQueries
 from windlass_coordinator.stores.sqlite.claims import SqliteClaims
-from windlass_coordinator.stores.sqlite.files import open_database
+from windlass_coordinator.stores.sqlite.files import open_database, open_reader
 from windlass_coordinator.stores.sqlite.jobs import SqliteJobs
 from windlass_coordinator.stores.sqlite.nodes import SqliteNodes
+from windlass_coordinator.stores.sqlite.queries import SqliteQueries
 from windlass_coordinator.stores.sqlite.reports import SqliteReports
 from windlass_coordinator.stores.sqlite.steering import SqliteSteering
 from windlass_proto.errors import Unavailable
@@ -84,7 +84,10 @@ class SqliteStore:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._closed = False
-        opened = open_database(str(path))
+        self._path = str(path)
+        self._local = threading.local()
+        self._reader_connections: list[sqlite3.Connection] = []
+        opened = open_database(self._path)
         self._db, self._engine = opened.writer, opened.readers
         self._in_memory = opened.in_memory
         self._transaction = SqliteTransaction(self._db, incarnation=opened.incarnation)
@@ -128,6 +131,8 @@ class SqliteStore:
         self._orders.put(None)
         self._thread.join()
         self._readers.shutdown()
+        for db in self._reader_connections:
+            db.close()
         self._engine.dispose()
         self._db.close()
 
@@ -136,8 +141,24 @@ class SqliteStore:
             raise Unavailable("the store is closed: this coordinator is going down")
 
     def _read(self, query: Callable[[Queries], T]) -> T:
-        with self._engine.connect() as connection:
-            return query(SqlQueries(connection))
+        db = self._reader()
+        if self._in_memory:
+            return query(SqliteQueries(db, self._engine))
+        db.execute("BEGIN")
+        try:
+            return query(SqliteQueries(db, self._engine))
+        finally:
+            db.execute("ROLLBACK")
+
+    def _reader(self) -> sqlite3.Connection:
+        """This reader thread's own connection."""
+        if self._in_memory:
+            return self._db
+        db: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if db is None:
+            self._local.db = db = open_reader(self._path)
+            self._reader_connections.append(db)
+        return db
 
     def _write(self) -> None:
         while (order := self._orders.get()) is not None:
