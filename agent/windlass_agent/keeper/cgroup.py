@@ -27,6 +27,7 @@ class Group:
             write_once(f"{path}/cgroup.procs", str(os.getpid()))
         self._pids_max = f"{paths['pids']}/pids.max" if "pids" in paths else ""
         self._procs = f"{paths['procs']}/cgroup.procs" if "procs" in paths else ""
+        self.allow_forks()  # The keeper before this one may have died while it forbade them.
         # Only a v2 list may be kept open: v1 remembers what it said for as long as the file is.
         is_v2 = self._procs and os.path.exists(f"{paths['procs']}/cgroup.controllers")
         self._procs_fd = os.open(self._procs, os.O_RDONLY) if is_v2 else -1
@@ -82,21 +83,20 @@ class Memory:
 
     def __init__(self, path: str) -> None:
         is_v1 = os.path.exists(f"{path}/memory.limit_in_bytes")
-        names = (
-            ("limit_in_bytes", "oom_control", "max_usage_in_bytes") if is_v1 else ("max", "events", "peak")
-        )
-        self._limit_path, events, peak = (f"{path}/memory.{name}" for name in names)
+        v1, v2 = ("limit_in_bytes", "oom_control", "max_usage_in_bytes"), ("max", "events", "peak")
+        self._limit_path, events, peak = (f"{path}/memory.{name}" for name in (v1 if is_v1 else v2))
         self._no_limit = "-1" if is_v1 else "max"
-        self._limit = self._oom_kills = self._base = 0
+        self._limit = -1
+        self._oom_kills = self._base = 0
         self._events_fd = os.open(events, os.O_RDONLY)
         self._peak_fd = -1
+        self.prepare(0)
         try:
             self._peak_fd = os.open(peak, os.O_RDWR)
             self.prepare(0)
         except OSError:
-            self._peak_fd = (
-                -1
-            )  # v2 before Linux 6.12: a peak cannot be reset, so this command's is not known.
+            # v2 before Linux 6.12: a peak cannot be reset, so that of one command is not known.
+            self._peak_fd = -1
         self.oom_killed()
 
     def prepare(self, limit: int) -> None:

@@ -26,12 +26,13 @@ _PLAN_FIELDS = frozenset(
 
 
 class Keeper:
-    """Config: slot, nonce, build, groups {procs, memory, pids}, journal_bytes, segment_bytes,
+    """Config: slot, build, groups {procs, memory, pids}, journal_bytes, segment_bytes,
     spool_limit_bytes, drain_s, idle_exit_s, oom_score_adj, crash_at.
     """
 
-    def __init__(self, config: Record) -> None:
+    def __init__(self, config: Record, nonce: str) -> None:
         self._config = config
+        self._nonce = nonce
         self._slot: str = config["slot"]
         self._work = f"{self._slot}/work"
         self._group = Group(config["groups"])
@@ -49,6 +50,7 @@ class Keeper:
         self._flush_at = self._exit_at = NEVER
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._poller = select.poll()
+        os.makedirs(f"{self._slot}/trash", 0o700, exist_ok=True)
         self._empty_work_dir()
 
     def serve(self, listener: socket.socket) -> None:
@@ -121,7 +123,7 @@ class Keeper:
                 self._stop(ref)
 
     def _greet(self, link: Link, message: Record) -> None:
-        if not link.is_trusted and message["nonce"] != self._config["nonce"]:
+        if not link.is_trusted and message["nonce"] != self._nonce:
             raise PermissionError
         if self._agent and self._agent is not link:
             self._part(self._agent)
@@ -326,6 +328,5 @@ class Keeper:
         except FileNotFoundError:
             pass
         else:
-            os.makedirs(f"{self._slot}/trash", 0o700, exist_ok=True)
             os.rename(self._work, f"{self._slot}/trash/{time.time_ns()}")
         os.mkdir(self._work, 0o700)

@@ -32,13 +32,22 @@ def main() -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
     crash_at(config["crash_at"])
-    keeper = Keeper(config)
+    keeper = Keeper(config, _make_nonce())
     listener = _listen()
     keeper.admit(_take_stdin(), is_trusted=True)
     keeper.serve(listener)
     listener.close()
     os.chdir(config["slot"])
     os.unlink("keeper.sock")
+
+
+def _make_nonce() -> str:
+    """Who can read the file may speak to the keeper."""
+    nonce = os.urandom(16).hex()
+    with open(os.open("keeper.nonce.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(nonce)
+    os.rename("keeper.nonce.new", "keeper.nonce")
+    return nonce
 
 
 def _take_stdin() -> socket.socket:

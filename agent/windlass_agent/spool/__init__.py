@@ -1,0 +1,1 @@
+"""What lies on the node's disk: slots, journals, output, intents. Files only; no process, no network."""

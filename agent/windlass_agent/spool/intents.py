@@ -1,0 +1,113 @@
+"""The agent's own journal: which assignments it has, written before anything of them starts (A1).
+
+One record per assigned batch (what its attempts share once, then columns) and one per forgotten batch; each
+is one write(2). When most of the file is history it is written anew and renamed.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from windlass_agent.spool.durable import JsonLog, JsonRecord, json_line, read_json_lines, write_whole
+from windlass_proto.failpoints import reach
+from windlass_proto.model.ids import AttemptRef, Fence, TaskKey
+
+SharedPart = Mapping[str, Any]
+"""What all attempts of a batch have in common, as JSON: job, task, specification."""
+COMPACT_BYTES = 4 << 20
+"""The file is not worth rewriting below this size."""
+
+
+class IntentJournal:
+    """Live assignments, each with the shared part of its batch."""
+
+    def __init__(self, path: Path, *, compact_bytes: int = COMPACT_BYTES) -> None:
+        """Reads what an earlier life of the agent wrote."""
+        self._path = path
+        self._compact_bytes = compact_bytes
+        self._live: dict[AttemptRef, SharedPart] = {}
+        lines = read_json_lines(path)
+        self.damaged = lines.damaged
+        """Lines that could not be read; what they assigned this agent does not know."""
+        for record in lines.records:
+            self._replay(record)
+        self._log = JsonLog(path)
+        self._compact_when_worth_it()
+
+    @property
+    def live(self) -> Mapping[AttemptRef, SharedPart]:
+        return MappingProxyType(self._live)
+
+    def assign(self, shared: SharedPart, refs: Sequence[AttemptRef]) -> None:
+        """Refs of one task. Written down when this returns."""
+        self._log.append([_batch(shared, refs)])
+        reach("agent.intent.after_write")
+        self._live.update((ref, shared) for ref in refs)
+
+    def forget(self, refs: Iterable[AttemptRef]) -> None:
+        """Refs that are not live are passed over."""
+        known = [ref for ref in refs if ref in self._live]
+        if not known:
+            return
+        self._log.append(
+            {"is": "forget", "task_key": task_key, **_columns(group)} for task_key, group in _by_task(known)
+        )
+        for ref in known:
+            self._live.pop(ref, None)
+        self._compact_when_worth_it()
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _replay(self, record: JsonRecord) -> None:
+        if record["is"] == "assign":
+            self._live.update((ref, record["shared"]) for ref in _refs(record))
+        else:
+            for ref in _refs(record):
+                self._live.pop(ref, None)
+
+    def _compact_when_worth_it(self) -> None:
+        """The next time is when the file has doubled, so that rewriting costs a bounded share."""
+        if self._log.size_bytes < self._compact_bytes:
+            return
+        data = b"".join(json_line(record) for record in self._snapshot())
+        write_whole(self._path, data)
+        self._log.close()
+        self._log = JsonLog(self._path)
+        self._compact_bytes = max(self._compact_bytes, 2 * len(data))
+
+    def _snapshot(self) -> Iterator[JsonRecord]:
+        """Batches as they were assigned, without what is forgotten."""
+        batches: dict[tuple[int, TaskKey], tuple[SharedPart, list[AttemptRef]]] = {}
+        for ref, shared in self._live.items():
+            batches.setdefault((id(shared), ref.task_key), (shared, []))[1].append(ref)
+        for shared, refs in batches.values():
+            yield _batch(shared, refs)
+
+
+def _batch(shared: SharedPart, refs: Sequence[AttemptRef]) -> JsonRecord:
+    return {"is": "assign", "task_key": refs[0].task_key, "shared": shared, **_columns(refs)}
+
+
+def _columns(refs: Sequence[AttemptRef]) -> dict[str, list[int]]:
+    return {
+        "index": [ref.index for ref in refs],
+        "attempt": [ref.attempt for ref in refs],
+        "fence": [ref.fence for ref in refs],
+    }
+
+
+def _refs(record: JsonRecord) -> list[AttemptRef]:
+    columns = zip(record["index"], record["attempt"], record["fence"], strict=True)
+    return [
+        AttemptRef(task_key=TaskKey(record["task_key"]), index=index, attempt=attempt, fence=Fence(fence))
+        for index, attempt, fence in columns
+    ]
+
+
+def _by_task(refs: Iterable[AttemptRef]) -> Iterator[tuple[TaskKey, list[AttemptRef]]]:
+    tasks: dict[TaskKey, list[AttemptRef]] = {}
+    for ref in refs:
+        tasks.setdefault(ref.task_key, []).append(ref)
+    yield from tasks.items()

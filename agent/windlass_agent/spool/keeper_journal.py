@@ -1,0 +1,65 @@
+"""What a slot's journal tells: which commands began, which ended and how; which segments are needed."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from windlass_agent.core.run_plan import ExitRecord, StartRecord
+from windlass_agent.spool.keeper_records import read_exit, read_start, ref_from_json
+from windlass_agent.spool.slot_dir import JournalSegment
+from windlass_proto.model.ids import AttemptRef
+
+
+@dataclass(slots=True, kw_only=True)
+class JournalContent:
+    """All segments together."""
+
+    segment_of: dict[AttemptRef, JournalSegment] = field(default_factory=dict)
+    """Every attempt in the journal; all records of one stand in one segment."""
+    starts: dict[AttemptRef, StartRecord] = field(default_factory=dict)
+    ends: dict[AttemptRef, ExitRecord] = field(default_factory=dict)
+    damaged: int = 0
+
+
+def read_content(segments: Iterable[JournalSegment]) -> JournalContent:
+    content = JournalContent()
+    for segment in segments:
+        content.damaged += segment.damaged
+        for record in segment.records:
+            ref = ref_from_json(record["ref"])
+            content.segment_of[ref] = segment
+            if record["is"] == "start":
+                content.starts[ref] = read_start(record, ref)
+            elif record["is"] == "exit":
+                content.ends[ref] = read_exit(record, ref)
+    return content
+
+
+class JournalPins:
+    """A segment goes when all attempts in it are forgotten; the newest stays, it is being written."""
+
+    def __init__(self, delete: Callable[[int], None]) -> None:
+        self._delete = delete
+        self._pins: dict[int, int] = {}
+        self._segment_of: dict[AttemptRef, int] = {}
+
+    def pin(self, ref: AttemptRef, segment: int) -> None:
+        if ref in self._segment_of:
+            return
+        self._segment_of[ref] = segment
+        is_new = segment not in self._pins
+        self._pins[segment] = self._pins.get(segment, 0) + 1
+        if is_new:
+            self._sweep()
+
+    def forget(self, ref: AttemptRef) -> None:
+        segment = self._segment_of.pop(ref, None)
+        if segment is not None:
+            self._pins[segment] -= 1
+            if not self._pins[segment]:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        newest = max(self._pins)
+        for segment in [number for number, pins in self._pins.items() if not pins and number < newest]:
+            del self._pins[segment]
+            self._delete(segment)

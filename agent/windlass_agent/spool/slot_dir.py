@@ -1,0 +1,90 @@
+"""The directory of a slot: what its keeper and the agent find where, and the keeper's journal.
+
+keeper.lock      held by the living keeper; keeper.sock and keeper.nonce: how to speak to it
+keeper.log       its last words, should it fail
+journal.000001   preallocated segments of records
+work/            the working directory of commands that need no other; empty between two of them
+trash/           what commands left in it
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from windlass_agent.spool.durable import JsonRecord, read_json_lines
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JournalSegment:
+    """One file of a keeper's journal, as far as it can be read."""
+
+    number: int
+    boot_id: str
+    """"" = the header is damaged."""
+    records: tuple[JsonRecord, ...]
+    damaged: int
+
+
+class SlotDir:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def make(self) -> None:
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / "keeper.log"
+
+    def nonce(self) -> str:
+        return (self.path / "keeper.nonce").read_text()
+
+    def keeper_lives(self) -> bool:
+        """The kernel releases the lock with the process, so nothing has to be guessed from a pid."""
+        try:
+            fd = os.open(self.path / "keeper.lock", os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def keeper_pid(self) -> int | None:
+        """Of the keeper that holds the lock, or held it last."""
+        try:
+            return int((self.path / "keeper.lock").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def read_journal(self) -> Iterator[JournalSegment]:
+        """Oldest first."""
+        for path in sorted(self.path.glob("journal.*")):
+            lines = read_json_lines(path)
+            header = next((record for record in lines.records if record.get("is") == "segment"), {})
+            yield JournalSegment(
+                number=int(path.suffix[1:]),
+                boot_id=header.get("boot", ""),
+                records=tuple(record for record in lines.records if record.get("is") != "segment"),
+                damaged=lines.damaged,
+            )
+
+    def delete_segment(self, number: int) -> None:
+        (self.path / f"journal.{number:06d}").unlink(missing_ok=True)
+
+    def has_trash(self) -> bool:
+        try:
+            return bool(os.listdir(self.path / "trash"))
+        except FileNotFoundError:
+            return False
+
+    def empty_trash(self) -> None:
+        """Blocks for as long as there is something to remove: call it off the event loop."""
+        for path in (self.path / "trash").iterdir():
+            shutil.rmtree(path, ignore_errors=True)
