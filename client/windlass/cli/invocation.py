@@ -24,7 +24,7 @@ PATIENCE = timedelta(seconds=5)
 NEWEST = ("-", "last")
 """Words that mean the job submitted last."""
 _FULL_ID = re.compile(r"job-[0-9a-f]{32}")
-_PREFIX = re.compile(r"(job-)?[0-9a-f]{1,32}")
+_PREFIX = re.compile(r"job-[0-9a-f]{0,32}|[0-9a-f]{1,32}")
 _SEARCHED_MAX = 10_000
 
 
