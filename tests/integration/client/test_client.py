@@ -159,6 +159,7 @@ async def test_the_output_of_what_never_ran_is_empty_and_open(profile: Profile) 
 
 async def test_short_names_of_jobs(profile: Profile) -> None:
     async with Client(profile) as client:
+        await client.submit(a_job("another"))
         job_id = await client.submit(a_job("short"))
         assert [
             await find_job(client, name) for name in ("-", "last", job_id, job_id[:20], job_id[4:20])
