@@ -1,0 +1,230 @@
+"""The agent's settings: a TOML file, then WINDLASS_AGENT_* variables, then arguments; checked whole before
+anything starts. The environment is read here and nowhere else."""
+
+import argparse
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from windlass_proto.errors import InvalidRequest
+from windlass_proto.model.storage import StorageProfiles, profiles_from_mapping
+
+ENV_PREFIX = "WINDLASS_AGENT_"
+
+
+def _seconds(value: object) -> object:
+    """Variables are text; pydantic would read "5" as the beginning of an ISO duration."""
+    return float(value) if isinstance(value, str) else value
+
+
+_Positive = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
+_OrNone = Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta(0), le=timedelta(seconds=1))]
+_STRICT = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSettings:
+    """How the agent talks to the coordinator. Durations are seconds in files and variables."""
+
+    poll_wait: _Positive = timedelta(seconds=30)
+    """Longest time a poll is parked, unless the coordinator says less: proxies cut silent calls at 60 s."""
+    call_timeout: _Positive = timedelta(seconds=10)
+    """Deadline of a call that is not parked: far above any healthy answer, far below the lease."""
+    report_coalesce: _Positive = timedelta(milliseconds=50)
+    """Reports wait this long for company while there is work; small batches are dear for the coordinator."""
+    report_most: Annotated[int, Field(ge=1, le=10_000)] = 2_000
+    """Attempts in one report; keeps the message far below its limit of 4 MiB."""
+    retry_base: _Positive = timedelta(milliseconds=100)
+    """Upper bound of the first pause after a failed call."""
+    retry_ceiling: _Positive = timedelta(seconds=15)
+    """Upper bound of every pause: a restarted coordinator is found within this time."""
+    log_window_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 20
+    """Log bytes sent and not yet acknowledged; bounds the memory that log shipping takes."""
+    log_chunk_bytes: Annotated[int, Field(ge=1 << 12, le=3 << 20)] = 1 << 20
+    """Log bytes in one message: above 256 KiB the rate hardly grows, above 4 MiB a message is refused."""
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkSettings:
+    """How the agent runs what it is given. Durations are seconds in files and variables."""
+
+    prefetch: _OrNone = timedelta(milliseconds=60)
+    """Work taken in advance lasts about this long; hides a round trip and a commit. 0 = none."""
+    prefetch_most: Annotated[int, Field(ge=0, le=4096)] = 512
+    """Attempts taken in advance at most; a batch of 512 is as cheap per attempt as it gets."""
+    keeper_ahead: _OrNone = timedelta(milliseconds=30)
+    """Work queued in one keeper; hides a wake-up of the agent between two short commands."""
+    keeper_most: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Plans in one keeper at most."""
+    give_back_after: _Positive = timedelta(seconds=1)
+    """Prefetched work that could not start for this long is given back, so that another node gets it."""
+    kill_grace: _Positive = timedelta(seconds=10)
+    """Between SIGTERM and SIGKILL: time for a command to tidy up."""
+    package_limit_bytes: Annotated[int, Field(ge=1)] = 8 << 30
+    """A package may unpack to this much; protects the node's disk from archive bombs."""
+    package_limit_entries: Annotated[int, Field(ge=1)] = 200_000
+    """A package may hold this many files; protects the node's inodes."""
+    transfer_threads: Annotated[int, Field(ge=1, le=64)] = 4
+    """Objects copied at once per attempt; more hardly helps one machine."""
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariableSettings:
+    """What commands find in their environment."""
+
+    path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    """PATH when the job sets none."""
+    lang: str = "C.UTF-8"
+    """Exists on every system and is UTF-8."""
+    tmpdir: str = "/tmp"
+    """TMPDIR of commands without a work directory of their own."""
+    region: str = ""
+    """BATCH_COMPUTE_REGION: a vendor's name of the region, "" outside a cloud."""
+    oss_host: str = ""
+    """BATCH_COMPUTE_OSS_HOST: host name of the object store, without a scheme."""
+    worker_id: str = ""
+    """BATCH_COMPUTE_WORKER_ID; "" = the node's id."""
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    state: Path
+    """Everything the agent must remember; one agent per directory."""
+    coordinator: Annotated[str, Field(pattern=r"^[^\s/]+:\d+$")]
+    """HOST:PORT of the agent protocol."""
+    join_token: str = field(default="", repr=False)
+    """Needed once, to join."""
+    join_token_file: Path | None = None
+    """File that holds it, so that it is in no process list."""
+    name: str = ""
+    """How people know the node; "" = its host name."""
+    slots: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Attempts at once; 1 as in the services whose jobs run here: a command has the machine for itself."""
+    storage: Path | None = None
+    """TOML file that says which server oss://, cos:// and s3:// mean."""
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    exit_kills: bool = False
+    """Whether SIGTERM also ends keepers and commands; for agents that live as long as their parent."""
+    link: LinkSettings = LinkSettings()
+    work: WorkSettings = WorkSettings()
+    variables: VariableSettings = VariableSettings()
+
+    __pydantic_config__ = _STRICT
+
+
+def load_settings(arguments: Sequence[str] | None = None) -> AgentSettings:
+    """From arguments, environment and the file they name. Raises InvalidRequest with every problem."""
+    given = {
+        name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None
+    }
+    config_file = given.pop("config", None) or os.environ.get(f"{ENV_PREFIX}CONFIG")
+    document: dict[str, Any] = _read_toml(Path(config_file)) if config_file else {}
+    for path, value in _from_environment(os.environ).items():
+        table = document
+        for part in path[:-1]:
+            table = table.setdefault(part, {})
+        table[path[-1]] = value
+    document.update(given)
+    try:
+        return TypeAdapter(AgentSettings).validate_python(document)
+    except ValidationError as problem:
+        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in problem.errors()]
+        raise InvalidRequest("settings: " + "; ".join(lines)) from problem
+
+
+def load_storage(path: Path | None) -> StorageProfiles:
+    """The storage profiles of the file; none without a file. Raises InvalidRequest."""
+    if path is None:
+        return StorageProfiles(by_scheme={})
+    try:
+        return profiles_from_mapping(_read_toml(path))
+    except ValueError as problem:
+        raise InvalidRequest(f"storage file {path}: {problem}") from problem
+
+
+def read_join_token(settings: AgentSettings) -> str:
+    """The token, from where it was given; "" when it was not."""
+    if settings.join_token or settings.join_token_file is None:
+        return settings.join_token
+    try:
+        return settings.join_token_file.read_text().strip()
+    except OSError as problem:
+        raise InvalidRequest(f"join token file {settings.join_token_file}: {problem.strerror}") from problem
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as problem:
+        raise InvalidRequest(f"file {path}: {problem.strerror}") from problem
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+        raise InvalidRequest(f"file {path}: {problem}") from problem
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    known = _variable_names(AgentSettings, ())
+    known_names = {*known, f"{ENV_PREFIX}CONFIG"}
+    unknown = sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known_names)
+    if unknown:
+        raise InvalidRequest(f"settings: there is no setting for the variable {unknown[0]}")
+    return {path: environ[name] for name, path in known.items() if name in environ}
+
+
+def _variable_names(settings: type, path: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Of every setting in the tree: `link.poll_wait` is WINDLASS_AGENT_LINK_POLL_WAIT."""
+    hints = get_type_hints(settings)
+    names: dict[str, tuple[str, ...]] = {}
+    for one in fields(settings):
+        here = (*path, one.name)
+        if is_dataclass(hints[one.name]):
+            names |= _variable_names(hints[one.name], here)
+        else:
+            names[ENV_PREFIX + "_".join(here).upper()] = here
+    return names
+
+
+_EXAMPLES = """\
+examples:
+  windlass-agent --state /var/lib/windlass-agent --coordinator batch.example.com:7700 \\
+      --join-token-file /etc/windlass/join-token --slots 4
+  windlass-agent --state ./agent --coordinator 127.0.0.1:7700 --join-token TOKEN --storage storage.toml
+
+Every setting is also a variable (WINDLASS_AGENT_SLOTS, WINDLASS_AGENT_LINK_POLL_WAIT, ...) and a key of the
+--config file (slots = 4, [link] poll_wait = 30). SIGTERM leaves running commands alone: the next agent with
+the same --state takes them over. SIGINT ends them.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="windlass-agent",
+        description="Runs on a machine, pulls work from a Windlass coordinator and runs it.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--state", metavar="DIR", help="where the agent keeps what it must remember")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="where the coordinator listens for agents")
+    token = parser.add_mutually_exclusive_group()
+    token.add_argument("--join-token", metavar="TOKEN", help="needed once, to join")
+    token.add_argument("--join-token-file", metavar="FILE", help="file that holds the join token")
+    parser.add_argument("--name", help="how people know the node (default: its host name)")
+    parser.add_argument("--slots", metavar="N", type=int, help="attempts at once (default 1)")
+    parser.add_argument("--storage", metavar="FILE", help="storage profiles (TOML)")
+    parser.add_argument("--config", metavar="FILE", help="settings (TOML)")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    parser.add_argument(
+        "--exit-kills", action="store_const", const=True, help="SIGTERM also ends running commands"
+    )
+    return parser

@@ -1,0 +1,81 @@
+"""The environment variables of a command.
+
+Three families name the same few things: ours (WINDLASS_*), Alibaba's (BATCH_COMPUTE_*, with and without
+_DAG_: its documents use both) and Tencent's (BATCH_*), so that scripts written for those services run
+unchanged. The user's own variables win over all but WINDLASS_*.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from windlass_proto.model.assignments import AssignmentBatch
+from windlass_proto.model.ids import AttemptRef
+
+RESERVED_PREFIX = "WINDLASS_"
+
+_INDEX_NAMES = ("BATCH_COMPUTE_DAG_INSTANCE_ID", "BATCH_COMPUTE_INSTANCE_ID", "BATCH_TASK_INSTANCE_INDEX")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeVariables:
+    """What a command is told about the machine."""
+
+    node_id: str
+    node_name: str
+    path: str
+    home: str
+    user: str
+    lang: str
+    tmpdir: str
+    region: str
+    oss_host: str
+    worker_id: str
+
+
+def task_environment(
+    node: NodeVariables, batch: AssignmentBatch, user_env: Mapping[str, str]
+) -> dict[str, str]:
+    """What all attempts of a task have in common."""
+    return {
+        "PATH": node.path,
+        "HOME": node.home,
+        "USER": node.user,
+        "LOGNAME": node.user,
+        "LANG": node.lang,
+        "TMPDIR": node.tmpdir,
+        "BATCH_COMPUTE_DAG_JOB_ID": batch.job_id,
+        "BATCH_COMPUTE_JOB_ID": batch.job_id,
+        "BATCH_JOB_ID": batch.job_id,
+        "BATCH_COMPUTE_DAG_TASK_ID": batch.task_name,
+        "BATCH_COMPUTE_TASK_ID": batch.task_name,
+        "BATCH_TASK_NAME": batch.task_name,
+        "BATCH_TASK_INSTANCE_NUM": str(batch.instance_count),
+        "BATCH_COMPUTE_OSS_HOST": node.oss_host,
+        "BATCH_COMPUTE_REGION": node.region,
+        "BATCH_COMPUTE_CLUSTER_ID": batch.cluster,
+        "BATCH_COMPUTE_WORKER_ID": node.worker_id,
+        **{name: value for name, value in user_env.items() if not name.startswith(RESERVED_PREFIX)},
+        "WINDLASS_JOB_ID": batch.job_id,
+        "WINDLASS_TASK_NAME": batch.task_name,
+        "WINDLASS_INSTANCE_COUNT": str(batch.instance_count),
+        "WINDLASS_CLUSTER": batch.cluster,
+        "WINDLASS_NODE_ID": node.node_id,
+        "WINDLASS_NODE_NAME": node.node_name,
+    }
+
+
+def attempt_environment(
+    shared: Mapping[str, str], user_env: Mapping[str, str], ref: AttemptRef
+) -> dict[str, str]:
+    """`shared` (from `task_environment`) and what differs from attempt to attempt."""
+    index = str(ref.index)
+    env = {
+        **shared,
+        "WINDLASS_INDEX": index,
+        "WINDLASS_ATTEMPT": str(ref.attempt),
+        "WINDLASS_FENCE": str(ref.fence),
+    }
+    for name in _INDEX_NAMES:
+        if name not in user_env:
+            env[name] = index
+    return env

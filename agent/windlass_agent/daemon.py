@@ -1,0 +1,346 @@
+"""The agent's program: wires its parts together and decides when it ends.
+
+SIGTERM ends the agent alone: keepers and commands go on, and the next agent with the same state directory
+takes them over (that is how an agent is upgraded). SIGINT, and SIGTERM with --exit-kills, end them too.
+"""
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from windlass_agent.config import AgentSettings, load_settings, load_storage, read_join_token
+from windlass_agent.core.backoff import Backoff
+from windlass_agent.core.environment import NodeVariables
+from windlass_agent.core.prefetch import PrefetchLimits
+from windlass_agent.core.slots import HandOverLimits
+from windlass_agent.link.channel import Caller, Channels
+from windlass_agent.link.heartbeat import Heartbeat
+from windlass_agent.link.identity import load_identity, save_identity
+from windlass_agent.link.log_shipper import LogShipper
+from windlass_agent.link.poller import Poller
+from windlass_agent.link.releaser import Releaser
+from windlass_agent.link.reporter import Reporter
+from windlass_agent.link.session import Loop, NodeLogin, SessionKeeper
+from windlass_agent.mounts import Storages
+from windlass_agent.node import facts as node
+from windlass_agent.node.boot_clock import boot_seconds
+from windlass_agent.runner.adoption import adopt
+from windlass_agent.runner.attempt_runner import AttemptRunner
+from windlass_agent.runner.cgroups import find_containment
+from windlass_agent.runner.executor import Executor, ExecutorFactory, OnKeeperLost, OnRecord
+from windlass_agent.runner.keeper_client import Slot
+from windlass_agent.runner.keeper_process import KeeperSettings
+from windlass_agent.runner.slow_attempts import SlowAttempts
+from windlass_agent.runner.start_queue import QueueSettings, StartQueue
+from windlass_agent.runner.step_runner import StepRunner
+from windlass_agent.runner.steps.base import StepSettings
+from windlass_agent.runner.task_template import TaskTemplates
+from windlass_agent.spool.attempt_dir import remove_attempt
+from windlass_agent.spool.intents import IntentJournal
+from windlass_agent.state_dir import StateDir
+from windlass_proto.errors import WindlassError
+from windlass_proto.model.status import NodeFacts
+
+_CHORES_EVERY_S = 0.25
+"""Work that waits behind a long command is looked for this often."""
+_CLOSE_S = 30.0
+"""For keepers to end their commands when the agent is told to end everything."""
+
+log = structlog.get_logger()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    try:
+        settings = load_settings(arguments)
+        _configure_logging(settings.log_level)
+        _raise_file_limit()
+        state = StateDir(settings.state)
+        state.open()
+    except WindlassError as problem:
+        return _complain(problem)
+    try:
+        asyncio.run(run_agent(settings, state))
+    except* WindlassError as problems:
+        failed = _complain(_first(problems))
+    else:
+        failed = 0
+    finally:
+        state.close()
+    return failed
+
+
+async def run_agent(
+    settings: AgentSettings, state: StateDir, *, make_executor: ExecutorFactory | None = None
+) -> None:
+    """Until a signal ends it. Without `make_executor` commands run in keepers."""
+    ending = _Ending(always_kill=settings.exit_kills)
+    ending.listen()
+    identity = load_identity(state.identity)
+    save_identity(state.identity, identity)  # the state id must stay: the node's groups are named by it
+    containment = find_containment(identity.state_id)
+    facts = node.node_facts(name=settings.name, slots=settings.slots, containment=containment.describe())
+
+    def keeper_slot(number: int, on_record: OnRecord, on_keeper_lost: OnKeeperLost) -> Executor:
+        return Slot(
+            number,
+            directory=state.slot(number),
+            containment=containment,
+            on_record=on_record,
+            on_keeper_lost=on_keeper_lost,
+            settings=KeeperSettings(build=facts.agent_version),
+        )
+
+    agent = _Agent(settings, state, facts, make_executor or keeper_slot)
+    try:
+        await agent.run(ending)
+    finally:
+        await agent.close(kill=ending.kill)
+
+
+class _Ending:
+    """What signals ask for."""
+
+    def __init__(self, *, always_kill: bool) -> None:
+        self._always_kill = always_kill
+        self._asked = asyncio.Event()
+        self.kill = False
+
+    def listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._end_all if self._always_kill else self._asked.set)
+        loop.add_signal_handler(signal.SIGINT, self._end_all)
+
+    def _end_all(self) -> None:
+        self.kill = True
+        self._asked.set()
+
+    async def wait(self) -> None:
+        await self._asked.wait()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What exists once the node has an identity."""
+
+    runner: AttemptRunner
+    executors: Sequence[Executor]
+    templates: TaskTemplates
+    intents: IntentJournal
+    logs: LogShipper
+    reporter: Reporter
+
+
+class _Agent:
+    def __init__(
+        self, settings: AgentSettings, state: StateDir, facts: NodeFacts, make_executor: ExecutorFactory
+    ) -> None:
+        self._settings, self._state, self._facts = settings, state, facts
+        self._make_executor = make_executor
+        self._boot_id = node.boot_id()
+        self._login = NodeLogin(state.identity, load_identity(state.identity))
+        self._channels = Channels(settings.coordinator)
+        self._caller = Caller(
+            backoff=Backoff(base=settings.link.retry_base, ceiling=settings.link.retry_ceiling),
+            credential=self._login.credential,
+        )
+        self._work: _Work | None = None
+
+    async def run(self, ending: _Ending) -> None:
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(self._serve())
+            waiting = group.create_task(ending.wait())
+            await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            serving.cancel()
+            waiting.cancel()
+
+    async def close(self, *, kill: bool) -> None:
+        """Leaves keepers and commands alone, or ends them."""
+        if self._work is not None:
+            self._work.runner.interrupt_transfers()
+            if kill:
+                self._state.note_ended_by_agent(self._work.runner.not_ended)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_S), asyncio.TaskGroup() as group:
+                    for executor in self._work.executors:
+                        group.create_task(executor.close(end_keeper=kill))
+            self._work.intents.close()
+        await self._channels.close()
+        log.info("agent.stopped", commands_ended=kill)
+
+    async def _serve(self) -> None:
+        session = SessionKeeper(
+            self._channels,
+            self._caller,
+            login=self._login,
+            facts=self._facts,
+            boot_id=self._boot_id,
+            timeout_s=self._settings.link.call_timeout.total_seconds(),
+            clock=boot_seconds,
+        )
+        await session.join(read_join_token(self._settings))
+        work = self._work = self._build()
+        await self._adopt(work)
+        async with asyncio.TaskGroup() as group:
+            slow = SlowAttempts(work.runner, self._steps(), group, events=work.reporter, logs=work.logs)
+            work.runner.attach(slow)
+            group.create_task(_chores(work.runner))
+            group.create_task(session.serve(work.runner, self._loops(work)))
+
+    def _build(self) -> _Work:
+        settings, link = self._settings, self._settings.link
+        reporter = Reporter(
+            self._channels,
+            self._caller,
+            coalesce_s=link.report_coalesce.total_seconds(),
+            most=link.report_most,
+            timeout_s=link.call_timeout.total_seconds(),
+            clock=boot_seconds,
+        )
+        logs = LogShipper(
+            self._channels,
+            self._caller,
+            window_bytes=link.log_window_bytes,
+            chunk_bytes=link.log_chunk_bytes,
+            clock=boot_seconds,
+        )
+        templates = TaskTemplates(self._variables(), kill_grace=settings.work.kill_grace)
+        intents = IntentJournal(self._state.intents)
+        executors: list[Executor] = []
+        runner = AttemptRunner(
+            executors,
+            templates,
+            StartQueue(node.capacity_of(self._facts), self._queue_settings(), clock=boot_seconds),
+            intents=intents,
+            boot_id=self._boot_id,
+            events=reporter,
+            logs=logs,
+            directory_of=self._state.attempt,
+            clock=boot_seconds,
+        )
+        for number in range(max(settings.slots, self._state.slots_used())):
+            executors.append(self._make_executor(number, runner.on_record, runner.on_keeper_lost))
+        reporter.attach(runner)
+        logs.attach(runner.logs_complete)
+        return _Work(
+            runner=runner,
+            executors=executors,
+            templates=templates,
+            intents=intents,
+            logs=logs,
+            reporter=reporter,
+        )
+
+    async def _adopt(self, work: _Work) -> None:
+        live = work.intents.live
+        if work.intents.damaged:
+            log.error("intents.damaged", lines=work.intents.damaged, file=str(self._state.intents))
+        else:
+            work.runner.rubbish += self._state.leftovers(live)
+        await adopt(
+            work.runner,
+            work.executors,
+            work.templates,
+            intents=dict(live),
+            boot_id=self._boot_id,
+            ended_by_agent=self._state.ended_by_agent(),
+            now_s=boot_seconds(),
+        )
+
+    def _loops(self, work: _Work) -> list[Loop]:
+        link, channels, caller = self._settings.link, self._channels, self._caller
+        timeout_s = link.call_timeout.total_seconds()
+        poller = Poller(channels, caller, work.runner, wait=link.poll_wait, timeout_s=timeout_s)
+        heartbeat = Heartbeat(channels, caller, work.runner, state_dir=self._state.root, clock=boot_seconds)
+        releaser = Releaser(channels, caller, work.runner, timeout_s=timeout_s)
+        return [
+            lambda session: poller.serve(session.ref, wait=session.timing.poll_wait),
+            lambda session: heartbeat.serve(
+                session.ref, timing=session.timing, opened_at_s=session.sent_at_s
+            ),
+            lambda session: work.reporter.serve(session.ref),
+            lambda session: work.logs.serve(session.ref),
+            lambda session: releaser.serve(session.ref),
+        ]
+
+    def _steps(self) -> StepRunner:
+        work = self._settings.work
+        storages = Storages(load_storage(self._settings.storage), threads=work.transfer_threads)
+        limits = StepSettings(
+            package_limit_bytes=work.package_limit_bytes,
+            package_limit_entries=work.package_limit_entries,
+        )
+        return StepRunner(storages, limits, directory_of=self._state.attempt, may_bind=node.is_root())
+
+    def _queue_settings(self) -> QueueSettings:
+        work = self._settings.work
+        return QueueSettings(
+            prefetch=PrefetchLimits(ahead=work.prefetch, most=work.prefetch_most),
+            hand_over=HandOverLimits(ahead=work.keeper_ahead, most=work.keeper_most),
+            give_back_after_s=work.give_back_after.total_seconds(),
+        )
+
+    def _variables(self) -> NodeVariables:
+        chosen, identity, account = self._settings.variables, self._login.identity, node.account()
+        return NodeVariables(
+            node_id=identity.node_id,
+            node_name=self._facts.name,
+            path=chosen.path,
+            home=account.home,
+            user=account.user,
+            lang=chosen.lang,
+            tmpdir=chosen.tmpdir,
+            region=chosen.region,
+            oss_host=chosen.oss_host,
+            worker_id=chosen.worker_id or identity.node_id,
+        )
+
+
+async def _chores(runner: AttemptRunner) -> None:
+    """What has time: gives work back that cannot start, removes what is forgotten."""
+    while True:
+        await asyncio.sleep(_CHORES_EVERY_S)
+        runner.give_back_stuck()
+        rubbish, runner.rubbish = runner.rubbish, []
+        for directory in rubbish:
+            await asyncio.to_thread(remove_attempt, directory)
+
+
+def _configure_logging(level: str) -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _raise_file_limit() -> None:
+    """Each running command takes a few descriptors; the usual soft limit of 1024 is soon reached."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _first(problems: BaseExceptionGroup[WindlassError]) -> WindlassError:
+    first = problems.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _complain(problem: WindlassError) -> int:
+    print(f"windlass-agent: {problem}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

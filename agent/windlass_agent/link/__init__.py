@@ -1,0 +1,1 @@
+"""The agent's side of the conversation with the coordinator: one loop per file."""

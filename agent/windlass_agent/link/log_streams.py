@@ -1,0 +1,190 @@
+"""The output of attempts that has to reach the coordinator, and what of it is sent next.
+
+Reading happens in threads. Streams take turns, so that one that writes without end delays no other.
+"""
+
+import asyncio
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from windlass_agent.core.log_offsets import SentPiece, StreamOffsets
+from windlass_agent.spool.attempt_dir import OutputSpool
+from windlass_proto.model.ids import AttemptRef
+from windlass_proto.model.states import LogStream
+
+_RELEASE_BYTES = 8 << 20
+"""Uploaded bytes are deleted from the spool in steps of this size, that of a segment."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ShippedStream:
+    ref: AttemptRef
+    stream: LogStream
+    spool: OutputSpool
+    offsets: StreamOffsets
+    released: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogPiece:
+    """What is sent in one message: bytes, or the news that bytes are missing."""
+
+    stream: ShippedStream
+    offset: int
+    data: bytes
+    crc32: int
+    gap_bytes: int
+    gap_reason: str
+    sent: SentPiece
+
+
+@dataclass(slots=True, kw_only=True)
+class _Shipment:
+    directory: Path
+    keeps_spool: bool
+    """The spool is still needed when its bytes are on the coordinator."""
+    streams: tuple[ShippedStream, ...] = ()
+    """Made when the command has written something."""
+
+
+class LogStreams:
+    def __init__(self, *, chunk_bytes: int, clock: Callable[[], float]) -> None:
+        self._chunk_bytes, self._clock = chunk_bytes, clock
+        self.on_complete: Callable[[AttemptRef], None] = _ignore
+        self._shipments: dict[AttemptRef, _Shipment] = {}
+        self._turns: deque[ShippedStream] = deque()
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether output could appear without anybody telling."""
+        return bool(self._shipments)
+
+    def watch(self, ref: AttemptRef, directory: Path, *, keeps_spool: bool) -> None:
+        """Its command runs: whatever appears in the directory is sent."""
+        if ref not in self._shipments:
+            self._shipments[ref] = _Shipment(directory=directory, keeps_spool=keeps_spool)
+
+    def ended(self, ref: AttemptRef, ends: tuple[int, int]) -> bool:
+        """Its command wrote this much to stdout and stderr; returns whether there is something to send."""
+        shipment = self._shipments.get(ref)
+        if shipment is None or ends == (0, 0):
+            self.drop(ref)
+            self.on_complete(ref)
+            return False
+        self._open(ref, shipment)
+        now_s = self._clock()
+        for stream, end in zip(shipment.streams, ends, strict=True):
+            stream.offsets.end = end
+            stream.offsets.saw(end, now_s=now_s)
+        return True
+
+    def let_go(self, ref: AttemptRef) -> None:
+        """Nobody else needs its spool any more."""
+        if ref in self._shipments:
+            self._shipments[ref].keeps_spool = False
+
+    def drop(self, ref: AttemptRef) -> None:
+        shipment = self._shipments.pop(ref, None)
+        for stream in shipment.streams if shipment else ():
+            stream.offsets.revoked = True
+            self._turns.remove(stream)
+
+    def start_over(self) -> None:
+        """The connection broke: what was not answered is sent again."""
+        now_s = self._clock()
+        for stream in self._turns:
+            stream.offsets.start_over(now_s=now_s)
+
+    async def look(self) -> None:
+        """Finds what commands have written since the last look."""
+        for ref, shipment in self._shipments.items():
+            if not shipment.streams and os.path.isdir(shipment.directory):
+                self._open(ref, shipment)
+        growing = [stream for stream in self._turns if stream.offsets.end is None]
+        if growing:
+            ends = await asyncio.to_thread(_produced, growing)
+            now_s = self._clock()
+            for stream, end in zip(growing, ends, strict=True):
+                stream.offsets.saw(end, now_s=now_s)
+
+    async def next_piece(self) -> LogPiece | None:
+        """From the next stream in turn that is due; None when none is."""
+        now_s = self._clock()
+        for _ in range(len(self._turns)):
+            stream = self._turns[0]
+            self._turns.rotate(-1)
+            if stream.offsets.is_due(now_s):
+                return await self._cut(stream)
+        return None
+
+    async def answered(self, piece: LogPiece, durable_end: int, *, revoked: bool) -> None:
+        """The coordinator's reply to a piece."""
+        stream = piece.stream
+        stream.offsets.answered(piece.sent, durable_end, now_s=self._clock())
+        stream.offsets.revoked |= revoked
+        shipment = self._shipments.get(stream.ref)
+        if shipment is None:
+            return
+        if all(one.offsets.is_complete for one in shipment.streams):
+            self.drop(stream.ref)
+            self.on_complete(stream.ref)
+        elif not shipment.keeps_spool and stream.offsets.durable - stream.released >= _RELEASE_BYTES:
+            stream.released = stream.offsets.durable
+            await asyncio.to_thread(stream.spool.release, stream.released)
+
+    def _open(self, ref: AttemptRef, shipment: _Shipment) -> None:
+        if shipment.streams:
+            return
+        shipment.streams = tuple(
+            ShippedStream(
+                ref=ref,
+                stream=stream,
+                spool=OutputSpool(shipment.directory, stream),
+                offsets=StreamOffsets(),
+            )
+            for stream in (LogStream.STDOUT, LogStream.STDERR)
+        )
+        self._turns.extend(shipment.streams)
+
+    async def _cut(self, stream: ShippedStream) -> LogPiece:
+        """The next piece of a stream that is due."""
+        offsets = stream.offsets
+        offset = offsets.sent
+        data, crc32, produced = await asyncio.to_thread(_read, stream, offset, self._chunk_bytes)
+        now_s = self._clock()
+        offsets.saw(produced, now_s=now_s)
+        gap_bytes, gap_reason = (0, "") if data else _gap_at(stream, offset)
+        return LogPiece(
+            stream=stream,
+            offset=offset,
+            data=data,
+            crc32=crc32,
+            gap_bytes=gap_bytes,
+            gap_reason=gap_reason,
+            sent=offsets.sending(len(data) or gap_bytes, now_s=now_s),
+        )
+
+
+def _ignore(_ref: AttemptRef) -> None:
+    """Nobody has asked to hear of it."""
+
+
+def _produced(streams: Iterable[ShippedStream]) -> list[int]:
+    return [stream.spool.produced_end() for stream in streams]
+
+
+def _read(stream: ShippedStream, offset: int, limit: int) -> tuple[bytes, int, int]:
+    data = stream.spool.read(offset, limit)
+    return data, zlib.crc32(data), stream.spool.produced_end()
+
+
+def _gap_at(stream: ShippedStream, offset: int) -> tuple[int, str]:
+    """How much is missing from `offset` on, and why; everything known, when the spool cannot say."""
+    for gap in stream.spool.gaps():
+        if gap.offset <= offset < gap.offset + gap.length:
+            return gap.offset + gap.length - offset, gap.reason
+    return stream.offsets.produced - offset, "missing on the node"

@@ -1,0 +1,57 @@
+"""What the loops of the link need of whatever runs the attempts."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from windlass_agent.core.prefetch import Demand
+from windlass_proto.model.assignments import AssignmentBatch, InventoryItem, VerdictItem
+from windlass_proto.model.events import AttemptEvent
+from windlass_proto.model.ids import AttemptRef
+from windlass_proto.model.verdicts import EventVerdict
+
+
+class Work(Protocol):
+    demand_changed: asyncio.Event
+    """Set when `demand` may have grown."""
+    release_due: asyncio.Event
+    """Set when there is something to give back."""
+
+    @property
+    def running(self) -> int:
+        """Attempts whose command runs."""
+
+    @property
+    def has_queued(self) -> bool:
+        """Whether an exit would be followed by a start without the coordinator's help."""
+
+    def demand(self) -> Demand: ...
+
+    def accept(self, batches: Sequence[AssignmentBatch]) -> None:
+        """Takes assignments; when it returns they are written down."""
+
+    def inventory(self) -> Sequence[InventoryItem]: ...
+
+    def obey(self, verdicts: Sequence[VerdictItem]) -> None:
+        """The coordinator's answer to the inventory."""
+
+    def stop(self, refs: Iterable[AttemptRef]) -> None: ...
+
+    def kill(self, refs: Iterable[AttemptRef]) -> None:
+        """They are fenced: ends them and tells nothing of them."""
+
+    def forget(self, refs: Iterable[AttemptRef]) -> None: ...
+
+    def answered(self, event: AttemptEvent, verdict: EventVerdict) -> None: ...
+
+    def suspend(self) -> None:
+        """The lease is gone: nothing new starts until `resume` or `obey`."""
+
+    def resume(self) -> None: ...
+
+    def deletable(self, limit: int) -> list[AttemptRef]:
+        """Attempts of which everything is told and uploaded, still kept here."""
+
+    def to_release(self, limit: int) -> list[AttemptRef]: ...
+
+    def released(self, ref: AttemptRef, *, accepted: bool) -> None: ...

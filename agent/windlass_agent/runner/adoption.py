@@ -1,0 +1,93 @@
+"""Takes over what the agent before this one left: its intents, and what its keepers still run."""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import groupby
+
+import structlog
+
+from windlass_agent.core.readoption import (
+    EndedBefore,
+    Finding,
+    InKeeper,
+    LostBefore,
+    NotStarted,
+    SlotFinding,
+    decide_readoption,
+)
+from windlass_agent.runner.attempt_runner import AttemptRunner
+from windlass_agent.runner.executor import Executor
+from windlass_agent.runner.intent_parts import batch_of
+from windlass_agent.runner.live_attempt import LiveAttempt, exited_event
+from windlass_agent.runner.task_template import TaskTemplate, TaskTemplates
+from windlass_agent.spool.intents import SharedPart
+from windlass_proto.model.ids import AttemptRef
+from windlass_proto.model.states import AttemptPhase
+
+log = structlog.get_logger()
+
+
+async def adopt(
+    runner: AttemptRunner,
+    executors: Sequence[Executor],
+    templates: TaskTemplates,
+    *,
+    intents: Mapping[AttemptRef, SharedPart],
+    boot_id: str,
+    ended_by_agent: AbstractSet[AttemptRef],
+    now_s: float,
+) -> None:
+    """Puts what is found into the runner; nothing of it goes on before the coordinator has confirmed it."""
+    slots = {}
+    for number, executor in enumerate(executors):
+        inventory = await executor.adopt()
+        slots[number] = SlotFinding(
+            running=inventory.running, queued=inventory.queued, ended=inventory.ended, lost=inventory.lost
+        )
+    old = {ref for ref, shared in intents.items() if shared["boot_id"] != boot_id}
+    found = decide_readoption(intents, slots, before_boot=old, ended_by_agent=ended_by_agent)
+    templates_of = _templates(intents, templates)
+    for ref, finding in found.attempts.items():
+        attempt = LiveAttempt(ref=ref, template=templates_of[ref], accepted_at_s=now_s, is_held=True)
+        attempt.has_directory = True
+        _apply(runner, attempt, finding)
+    for number, ref in found.strangers:
+        executors[number].stop(ref)
+        executors[number].forget(ref)
+    if found.attempts or found.strangers:
+        log.info("attempts.adopted", attempts=len(found.attempts), strangers=len(found.strangers))
+
+
+def _apply(runner: AttemptRunner, attempt: LiveAttempt, finding: Finding) -> None:
+    runner.put(attempt)
+    match finding:
+        case NotStarted():
+            pass
+        case InKeeper(slot=slot, is_running=is_running):
+            attempt.phase = AttemptPhase.RUNNING if is_running else AttemptPhase.ASSIGNED
+            runner.occupy(attempt, slot)
+        case LostBefore(slot=slot, what=what):
+            attempt.slot, attempt.is_handed_over = slot, slot is not None
+            attempt.phase, attempt.results = AttemptPhase.ENDED, (what,)
+            attempt.logs_complete = True
+        case EndedBefore(slot=slot, record=record):
+            attempt.slot, attempt.is_handed_over = slot, True
+            attempt.exit = record
+            attempt.phase = AttemptPhase.ENDED if record.started else AttemptPhase.ASSIGNED
+            finalizing = attempt.uploads_results and record.kind is None
+            attempt.results = (exited_event(record, finalizing=finalizing),) if record.started else ()
+            runner.ship_rest(attempt, record)
+
+
+def _templates(
+    intents: Mapping[AttemptRef, SharedPart], templates: TaskTemplates
+) -> dict[AttemptRef, TaskTemplate]:
+    def by_task(ref: AttemptRef) -> int:
+        return ref.task_key
+
+    found: dict[AttemptRef, TaskTemplate] = {}
+    for _, group in groupby(sorted(intents, key=by_task), key=by_task):
+        refs = list(group)
+        template = templates.of(batch_of(intents[refs[0]], refs))
+        found |= dict.fromkeys(refs, template)
+    return found

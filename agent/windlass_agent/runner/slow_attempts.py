@@ -1,0 +1,90 @@
+"""Attempts that need more than a keeper: prepared before their command, finalized after it.
+
+Each runs as a task of its own, which is the supervisor that turns any unexpected failure into a result.
+"""
+
+import asyncio
+
+import structlog
+
+from windlass_agent.core.run_plan import CommandPlan, ExitRecord
+from windlass_agent.runner.attempt_runner import AttemptRunner
+from windlass_agent.runner.executor import EventSink, LogSink
+from windlass_agent.runner.live_attempt import LiveAttempt, exited_event
+from windlass_agent.runner.step_runner import FinalRecord, StepRunner
+from windlass_agent.runner.steps.base import StepContext, StepFailure
+from windlass_proto.model.events import Finalized, FinalizeFailed, PrepareFailed, Preparing, StoppedEarly
+from windlass_proto.model.failures import FailureKind
+
+log = structlog.get_logger()
+
+
+class SlowAttempts:
+    def __init__(
+        self,
+        runner: AttemptRunner,
+        steps: StepRunner,
+        group: asyncio.TaskGroup,
+        *,
+        events: EventSink,
+        logs: LogSink,
+    ) -> None:
+        self._runner, self._steps, self._group = runner, steps, group
+        self._events, self._logs = events, logs
+
+    def prepare(self, attempt: LiveAttempt) -> None:
+        """Up to the hand-over to the slot's keeper."""
+        self._events.tell(attempt.ref, Preparing())
+        context = self._steps.context(attempt.ref, attempt.template)
+        if isinstance(context, StepFailure):
+            self._runner.end(attempt, PrepareFailed(kind=context.kind, reason=context.reason))
+            return
+        attempt.context = context
+        self._group.create_task(self._prepare(attempt, context))
+
+    def finalize(self, attempt: LiveAttempt, record: ExitRecord) -> None:
+        """From the exit record to the last event."""
+        context = self._steps.context(attempt.ref, attempt.template)
+        if isinstance(context, StepFailure):
+            self._finalized(attempt, record, FinalRecord(failure=context.reason))
+            return
+        attempt.context = context
+        if record.kind is None:
+            attempt.results = (exited_event(record, finalizing=True),)
+            self._events.tell(attempt.ref, attempt.results[0])
+        self._group.create_task(self._finalize(attempt, context, record))
+
+    async def _prepare(self, attempt: LiveAttempt, context: StepContext) -> None:
+        try:
+            outcome = await self._steps.prepare(context, attempt.template)
+        except Exception as problem:  # the supervisor: an attempt must end, whatever is wrong with us
+            log.exception("attempt.prepare_crashed", index=attempt.ref.index)
+            outcome = StepFailure(kind=FailureKind.INFRA_PREPARE, reason=f"internal error: {problem!r}")
+        attempt.context = None
+        if attempt.is_fenced or attempt.stop_requested:
+            self._runner.end(attempt, StoppedEarly())
+            return
+        match outcome:
+            case StepFailure(kind=kind, reason=reason):
+                self._runner.end(attempt, PrepareFailed(kind=kind, reason=reason))
+            case CommandPlan():
+                self._runner.hand_over(attempt, outcome)
+
+    async def _finalize(self, attempt: LiveAttempt, context: StepContext, record: ExitRecord) -> None:
+        try:
+            final = await self._steps.finalize(context, with_directories=not record.stopped)
+        except Exception as problem:  # the supervisor: an attempt must end, whatever is wrong with us
+            log.exception("attempt.finalize_crashed", index=attempt.ref.index)
+            final = FinalRecord(failure=f"internal error: {problem!r}")
+        attempt.context = None
+        self._finalized(attempt, record, final)
+
+    def _finalized(self, attempt: LiveAttempt, record: ExitRecord, final: FinalRecord) -> None:
+        self._logs.let_go(attempt.ref)
+        if record.kind is not None:
+            note = f"results were not uploaded: {final.failure}" if final.failure else ""
+            attempt.results = (exited_event(record, finalizing=False, note=note),)
+        else:
+            exited = exited_event(record, finalizing=True)
+            attempt.results = (exited, FinalizeFailed(reason=final.failure) if final.failure else Finalized())
+        self._runner.finish(attempt)

@@ -1,0 +1,81 @@
+"""What all steps share: what they work on and how they fail."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+from windlass_agent.core.mount_plan import MountPlan
+from windlass_agent.mounts.base import BadMapping, StorageOpener, StorageUnavailable, TransferCancelled
+from windlass_proto.model.failures import FailureKind
+from windlass_proto.model.ids import AttemptRef, JobId
+from windlass_proto.model.specs import TaskSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailure:
+    """Why the attempt cannot go on."""
+
+    kind: FailureKind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSettings:
+    """Limits that the node sets."""
+
+    package_limit_bytes: int
+    package_limit_entries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFolders:
+    """Where an attempt keeps what it works on; all below its own directory."""
+
+    root: Path
+
+    @property
+    def work(self) -> Path:
+        """The command's working directory."""
+        return self.root / "work"
+
+    @property
+    def temporary(self) -> Path:
+        """The command's TMPDIR."""
+        return self.root / "tmp"
+
+    @property
+    def mounts(self) -> Path:
+        """Directories that appear under absolute paths."""
+        return self.root / "mounts"
+
+    @property
+    def package(self) -> Path:
+        """The archive, until it is unpacked."""
+        return self.root / "package"
+
+
+@dataclass(slots=True, kw_only=True)
+class StepContext:
+    """One attempt on its way through the steps."""
+
+    ref: AttemptRef
+    job_id: JobId
+    spec: TaskSpec
+    folders: AttemptFolders
+    storages: StorageOpener
+    settings: StepSettings
+    mounts: MountPlan
+    cancelled: Event = field(default_factory=Event)
+    """Set when the attempt has to stop; steps look at it between files."""
+
+
+def transfer(action: Callable[[], None], *, unavailable: FailureKind) -> StepFailure | None:
+    """Runs a transfer (in a thread) and names whose fault its failure is."""
+    try:
+        action()
+    except (BadMapping, TransferCancelled) as problem:
+        return StepFailure(kind=FailureKind.USER_CONFIG, reason=str(problem))
+    except StorageUnavailable as problem:
+        return StepFailure(kind=unavailable, reason=str(problem))
+    return None

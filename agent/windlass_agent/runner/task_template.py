@@ -1,0 +1,85 @@
+"""What all attempts of a task share, worked out once per task.
+
+The path of a short command through the agent is only as quick as what is left to do per attempt, so
+everything that does not depend on the attempt is here.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from windlass_agent.core.environment import NodeVariables, attempt_environment, task_environment
+from windlass_agent.core.prefetch import updated_run_time
+from windlass_proto.model.assignments import AssignmentBatch
+from windlass_proto.model.ids import AttemptRef, JobId, TaskKey
+from windlass_proto.model.resources import Resources
+from windlass_proto.model.specs import Argv, Command, ShellLine, TaskSpec, task_from_json
+
+_REMEMBERED = 1024
+"""Templates kept after their last attempt; a task that comes again finds its run time."""
+
+
+@dataclass(slots=True, kw_only=True)
+class TaskTemplate:
+    task_key: TaskKey
+    job_id: JobId
+    spec: TaskSpec
+    argv: tuple[str, ...]
+    needs: Resources
+    timeout_s: float | None
+    kill_grace_s: float
+    share: str
+    """What a keeper may recognise further attempts of the task by."""
+    is_plain: bool
+    """Nothing to prepare and nothing to upload: the keeper gets it at once."""
+    run_time_s: float | None = None
+    """Moving average; None until one has ended."""
+    _shared_env: Mapping[str, str]
+
+    def environment(self, ref: AttemptRef) -> dict[str, str]:
+        return attempt_environment(self._shared_env, self.spec.env, ref)
+
+    def observe(self, run_time_s: float) -> None:
+        self.run_time_s = updated_run_time(self.run_time_s, run_time_s)
+
+
+class TaskTemplates:
+    """The templates of the tasks seen lately."""
+
+    def __init__(self, node: NodeVariables, *, kill_grace: timedelta) -> None:
+        self._node = node
+        self._kill_grace_s = kill_grace.total_seconds()
+        self._by_key: OrderedDict[TaskKey, TaskTemplate] = OrderedDict()
+
+    def of(self, batch: AssignmentBatch) -> TaskTemplate:
+        """Raises ValueError when the specification cannot be read here, as one of a newer coordinator."""
+        template = self._by_key.get(batch.task_key)
+        if template is None:
+            template = self._by_key[batch.task_key] = self._make(batch)
+            if len(self._by_key) > _REMEMBERED:
+                self._by_key.popitem(last=False)
+        return template
+
+    def _make(self, batch: AssignmentBatch) -> TaskTemplate:
+        spec = task_from_json(batch.spec)
+        return TaskTemplate(
+            task_key=batch.task_key,
+            job_id=batch.job_id,
+            spec=spec,
+            argv=_argv(spec.command),
+            needs=spec.resources,
+            timeout_s=None if spec.timeout is None else spec.timeout.total_seconds(),
+            kill_grace_s=self._kill_grace_s,
+            share=str(batch.task_key),
+            is_plain=not (spec.package or spec.inputs or spec.outputs or spec.stdout or spec.stderr),
+            _shared_env=task_environment(self._node, batch, spec.env),
+        )
+
+
+def _argv(command: Command) -> tuple[str, ...]:
+    match command:
+        case Argv(args=args):
+            return args
+        case ShellLine(line=line):
+            return ("/bin/sh", "-c", line)

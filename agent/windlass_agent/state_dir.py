@@ -1,0 +1,71 @@
+"""The agent's state directory: where everything lies, and the lock that keeps a second agent out."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from windlass_agent.spool.attempt_dir import attempt_path
+from windlass_agent.spool.durable import write_whole
+from windlass_agent.spool.keeper_records import ref_from_json, ref_to_json
+from windlass_proto.errors import Conflict, Unavailable
+from windlass_proto.model.ids import AttemptRef
+
+
+class StateDir:
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.attempts = self.root / "attempts"
+        self.identity = self.root / "node.json"
+        self.intents = self.root / "intents"
+        self._slots = self.root / "slots"
+        self._ended_by_agent = self.root / "ended-by-agent.json"
+        self._lock: int | None = None
+
+    def open(self) -> None:
+        """Makes it and locks it. Raises Conflict when another agent has it."""
+        try:
+            for directory in (self.root, self.attempts, self._slots):
+                directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as problem:
+            raise Conflict(
+                f"another agent uses the state directory {self.root}; stop it, or give --state another one"
+            ) from problem
+        except OSError as problem:
+            raise Unavailable(f"the state directory {self.root} cannot be used: {problem}") from problem
+
+    def close(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def slot(self, number: int) -> Path:
+        return self._slots / str(number)
+
+    def slots_used(self) -> int:
+        """How many slots have ever been used here; those beyond the settings' may still run something."""
+        numbers = [int(path.name) for path in self._slots.iterdir() if path.name.isdigit()]
+        return max(numbers, default=-1) + 1
+
+    def attempt(self, ref: AttemptRef) -> Path:
+        return attempt_path(self.attempts, ref)
+
+    def leftovers(self, live: Iterable[AttemptRef]) -> list[Path]:
+        """Directories of attempts that were forgotten while the agent ended."""
+        wanted = {self.attempt(ref).name for ref in live}
+        return [path for path in self.attempts.iterdir() if path.name not in wanted]
+
+    def note_ended_by_agent(self, refs: Iterable[AttemptRef]) -> None:
+        """Before their keepers are ended: the next agent must not take that for the commands' own end."""
+        write_whole(self._ended_by_agent, json.dumps([ref_to_json(ref) for ref in refs]).encode())
+
+    def ended_by_agent(self) -> frozenset[AttemptRef]:
+        try:
+            return frozenset(
+                ref_from_json(columns) for columns in json.loads(self._ended_by_agent.read_text())
+            )
+        except FileNotFoundError:
+            return frozenset()
