@@ -40,9 +40,7 @@ class LogRate:
     server_cpu_s_per_gib: float
 
 
-async def measure_log_rate(
-    directory: Path, *, total_bytes: int = GIB, chunk_bytes: int = 512 << 10
-) -> LogRate:
+async def measure_log_rate(directory: Path, *, total_bytes: int = GIB, chunk_bytes: int = 1 << 20) -> LogRate:
     """Sends one stream of `total_bytes` into a log store under `directory`."""
     server = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -106,13 +104,15 @@ class _Appender(grpc.GenericRpcHandler):
     def __init__(self, intake: LogIntake) -> None:
         self._intake = intake
 
-    def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[object, object] | None":
+    def service(
+        self, details: grpc.HandlerCallDetails
+    ) -> "grpc.RpcMethodHandler[agent_pb2.AppendLogRequest, agent_pb2.AppendLogReply] | None":
         if details.method != METHOD:
             return None
         return grpc.stream_stream_rpc_method_handler(
             self._append,
             request_deserializer=agent_pb2.AppendLogRequest.FromString,
-            response_serializer=agent_pb2.AppendLogReply.SerializeToString,
+            response_serializer=_serialized,
         )
 
     async def _append(
@@ -120,6 +120,10 @@ class _Appender(grpc.GenericRpcHandler):
     ) -> AsyncIterator[agent_pb2.AppendLogReply]:
         async for reply in self._intake.append(requests, admit=_admit):
             yield reply
+
+
+def _serialized(reply: agent_pb2.AppendLogReply) -> bytes:
+    return reply.SerializeToString()
 
 
 async def _admit(_: AttemptRef) -> JobId | None:
@@ -150,7 +154,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.log_rate")
     parser.add_argument("--serve", metavar="DIR", type=Path)
     parser.add_argument("--mib", type=int, default=1024)
-    parser.add_argument("--chunk-kib", type=int, default=512)
+    parser.add_argument("--chunk-kib", type=int, default=1024)
     arguments = parser.parse_args()
     if arguments.serve is not None:
         asyncio.run(_serve(arguments.serve))

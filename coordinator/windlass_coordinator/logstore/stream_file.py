@@ -25,8 +25,8 @@ from windlass_proto.failpoints import reach
 
 _OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _MAX_REASON_CHARS = 200
-_MIN_WRITEBACK_BYTES = 1 << 20
-"""Write-back of less is not worth a system call of its own while more is coming."""
+_MIN_WRITEBACK_BYTES = 4 << 20
+"""Begun by itself for as much; in smaller pieces it costs twice the CPU (measured with 1 MiB)."""
 
 
 def gaps_path(path: Path) -> Path:

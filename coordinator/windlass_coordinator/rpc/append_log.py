@@ -2,7 +2,7 @@
 
 One stream of requests is a pipeline of three: the event loop reads ahead, a worker thread writes and syncs,
 and the replies go out in the order of the requests. A sync covers everything written since the one before
-(protocol.md, order C4): it is due when the sender pauses, after 8 MiB, or after 100 ms.
+(protocol.md, order C4): it is due when little is coming, after 8 MiB, or after 100 ms.
 
 Who may append, and to which job, is not decided here: see `admit`.
 """
@@ -49,8 +49,11 @@ class IntakeLimits:
     """Written without a sync at most; a disk takes this in about 10 ms."""
     sync_interval: timedelta = timedelta(milliseconds=100)
     """Longest time that written bytes wait for a sync while more keeps coming."""
-    idle: timedelta = timedelta(milliseconds=2)
-    """A sender that pauses for this long gets its sync at once."""
+    write_bytes: int = 1 << 20
+    """Written at one go while more is coming: going to a worker thread and back costs as much as copying
+    this."""
+    pause: timedelta = timedelta(milliseconds=5)
+    """When less than that has come in this time, it is written and synced at once."""
     read_ahead_bytes: int = 16 << 20
     """Received and not yet written, of one stream; two syncs' worth keeps the disk busy."""
     total_read_ahead_bytes: int = 256 << 20
@@ -166,8 +169,11 @@ class _StreamIntake:
         """Groups of replies, each when its bytes are on disk."""
         try:
             while self._unsynced or not ahead.is_exhausted:
-                wait = self._limits.idle if self._unsynced else None
-                batch = await ahead.take(most_bytes=self._limits.sync_bytes, wait=wait)
+                batch = await ahead.take(
+                    least_bytes=self._limits.write_bytes,
+                    most_bytes=self._limits.sync_bytes,
+                    pause=self._limits.pause,
+                )
                 if await self._write(batch):
                     yield self._answered()
         finally:
@@ -194,7 +200,7 @@ class _StreamIntake:
         self._unsynced_bytes += batch.size_bytes
         waited_s = now - self._unsynced_since
         return (
-            not batch.requests
+            batch.size_bytes < self._limits.write_bytes
             or self._unsynced_bytes >= self._limits.sync_bytes
             or waited_s >= self._limits.sync_interval.total_seconds()
         )

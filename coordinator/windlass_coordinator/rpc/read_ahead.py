@@ -47,6 +47,7 @@ class ReadAhead:
         self._held_bytes = 0
         self._has_room = asyncio.Event()
         self._has_news = asyncio.Event()
+        self._wanted_bytes = 1
         self._has_ended = False
         self._failure: Exception | None = None
 
@@ -58,17 +59,21 @@ class ReadAhead:
         size = _MESSAGE_BYTES + request.ByteSize()
         self._requests.append((size, request))
         self._hold(size)
-        self._has_news.set()
+        if self._held_bytes >= self._wanted_bytes:
+            self._has_news.set()
 
     def end(self, failure: Exception | None = None) -> None:
         """No more requests will come; a `failure` is raised to the taker when it has taken what there was."""
         self._has_ended, self._failure = True, failure
         self._has_news.set()
 
-    async def take(self, *, most_bytes: int, wait: timedelta | None) -> Batch:
-        """What has come, up to about `most_bytes`; nothing when `wait` is over or the sender has ended."""
-        if not self._requests and not self._has_ended:
-            await self._wait_for_news(wait)
+    async def take(self, *, least_bytes: int, most_bytes: int, pause: timedelta) -> Batch:
+        """Waits for a request, and then for `pause` at most until `least_bytes` have come.
+
+        Gives what there is then, up to about `most_bytes`; nothing when the sender has ended.
+        """
+        await self._wait_for_bytes(1, None)
+        await self._wait_for_bytes(least_bytes, pause)
         taken: list[AppendLogRequest] = []
         size = 0
         while self._requests and size < most_bytes:
@@ -91,7 +96,10 @@ class ReadAhead:
         self._requests.clear()
         self._hold(-self._held_bytes)
 
-    async def _wait_for_news(self, wait: timedelta | None) -> None:
+    async def _wait_for_bytes(self, least_bytes: int, wait: timedelta | None) -> None:
+        if self._held_bytes >= least_bytes or self._has_ended:
+            return
+        self._wanted_bytes = least_bytes
         self._has_news.clear()
         try:
             async with asyncio.timeout(wait.total_seconds() if wait is not None else None):
