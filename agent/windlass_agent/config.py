@@ -197,9 +197,9 @@ def _variable_names(settings: type, path: tuple[str, ...]) -> dict[str, tuple[st
 
 _EXAMPLES = """\
 examples:
-  windlass-agent --state /var/lib/windlass-agent --coordinator batch.example.com:7700 \\
+  windlass-agent --state /var/lib/windlass-agent --coordinator batch.example.com:7450 \\
       --join-token-file /etc/windlass/join-token --slots 4
-  windlass-agent --state ./agent --coordinator 127.0.0.1:7700 --join-token TOKEN --storage storage.toml
+  windlass-agent --state ./agent --coordinator 127.0.0.1:7450 --join-token TOKEN --storage storage.toml
 
 Every setting is also a variable (WINDLASS_AGENT_SLOTS, WINDLASS_AGENT_LINK_POLL_WAIT, ...) and a key of the
 --config file (slots = 4, [link] poll_wait = 30). SIGTERM leaves running commands alone: the next agent with

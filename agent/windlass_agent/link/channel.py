@@ -6,7 +6,7 @@ Two channels (decision D7): logs on the bulk channel cannot delay a heartbeat on
 import asyncio
 import random
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import grpc
 import grpc.aio
@@ -22,7 +22,10 @@ from windlass_proto.errors import (
     Unavailable,
     WindlassError,
 )
-from windlass_proto.v1.agent_pb2_grpc import AgentServiceAsyncStub, AgentServiceStub
+from windlass_proto.v1.agent_pb2_grpc import AgentServiceStub
+
+if TYPE_CHECKING:
+    from windlass_proto.v1.agent_pb2_grpc import AgentServiceAsyncStub
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -61,8 +64,8 @@ class Channels:
         self.target = target
         self._control = grpc.aio.insecure_channel(target, options=_OPTIONS)
         self._bulk = grpc.aio.insecure_channel(target, options=_OPTIONS)
-        self.control: AgentServiceAsyncStub = AgentServiceStub(self._control)
-        self.bulk: AgentServiceAsyncStub = AgentServiceStub(self._bulk)
+        self.control: "AgentServiceAsyncStub" = AgentServiceStub(self._control)
+        self.bulk: "AgentServiceAsyncStub" = AgentServiceStub(self._bulk)
 
     async def close(self) -> None:
         await self._control.close()

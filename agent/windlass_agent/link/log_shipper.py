@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -34,7 +35,8 @@ _CALL_S = 3600.0
 
 log = structlog.get_logger()
 
-_Call = grpc.aio.StreamStreamCall[wire.AppendLogRequest, wire.AppendLogReply]
+if TYPE_CHECKING:
+    _Call = grpc.aio.StreamStreamCall[wire.AppendLogRequest, wire.AppendLogReply]
 
 
 class _CallEnd(Enum):
@@ -98,7 +100,7 @@ class LogShipper:
                 await self._caller.pause(failures)
 
     async def _call(self, session: SessionRef, first: LogPiece) -> _CallEnd:
-        call: _Call = self._channels.bulk.AppendLog(timeout=_CALL_S, metadata=self._caller.metadata())
+        call: "_Call" = self._channels.bulk.AppendLog(timeout=_CALL_S, metadata=self._caller.metadata())
         self._flight_changed.clear()
         try:
             async with asyncio.TaskGroup() as group:
@@ -116,7 +118,7 @@ class LogShipper:
             self._in_flight_bytes = 0
             self._streams.start_over()
 
-    async def _send(self, call: _Call, session: SessionRef, first: LogPiece) -> _CallEnd:
+    async def _send(self, call: "_Call", session: SessionRef, first: LogPiece) -> _CallEnd:
         piece: LogPiece | None = first
         session_message: wire.SessionRef | None = convert.session_ref_to_wire(session)
         try:
@@ -139,7 +141,7 @@ class LogShipper:
             return await _end_of_call(call)
         return _CallEnd.IDLE
 
-    async def _receive(self, call: _Call) -> _CallEnd:
+    async def _receive(self, call: "_Call") -> _CallEnd:
         try:
             while True:
                 while not self._in_flight:
@@ -204,7 +206,7 @@ def _message(piece: LogPiece, session: wire.SessionRef | None) -> wire.AppendLog
     )
 
 
-async def _end_of_call(call: _Call) -> _CallEnd:
+async def _end_of_call(call: "_Call") -> _CallEnd:
     """Why the coordinator ended the call, from its status."""
     code = await call.code()
     metadata = await call.trailing_metadata()

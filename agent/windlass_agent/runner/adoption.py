@@ -51,6 +51,7 @@ async def adopt(
         attempt = LiveAttempt(ref=ref, template=templates_of[ref], accepted_at_s=now_s, is_held=True)
         attempt.has_directory = True
         _apply(runner, attempt, finding)
+    runner.adopted()
     for number, ref in found.strangers:
         executors[number].stop(ref)
         executors[number].forget(ref)

@@ -65,6 +65,7 @@ class AttemptRunner:
         self._releasing: dict[AttemptRef, None] = {}
         self._deletable: dict[AttemptRef, None] = {}
         self._refused: OrderedDict[AttemptRef, None] = OrderedDict()
+        self._early: list[KeeperRecord] | None = []
         self._is_suspended = True
         self._slow: SlowPath | None = None
         self.running = 0
@@ -198,6 +199,8 @@ class AttemptRunner:
     def on_record(self, record: KeeperRecord) -> None:
         attempt = self._live.get(record.ref)
         if attempt is None:
+            if self._early is not None:
+                self._early.append(record)
             return
         match record:
             case StartRecord():
@@ -205,9 +208,8 @@ class AttemptRunner:
             case ExitRecord():
                 self._on_exited(attempt, record)
 
-    def on_keeper_lost(self, number: int, refs: tuple[AttemptRef, ...]) -> None:
+    def on_keeper_lost(self, _slot: int, refs: tuple[AttemptRef, ...]) -> None:
         """The keeper of a slot is gone, and with it everything that it had and left no exit record of."""
-        log.warning("keeper.lost", slot=number, attempts=len(refs))
         what = LostOnNode(
             kind=FailureKind.INFRA_KEEPER_LOST, reason="its keeper ended without leaving an exit record"
         )
@@ -243,6 +245,12 @@ class AttemptRunner:
     def put(self, attempt: LiveAttempt) -> None:
         """An attempt of the agent before this one."""
         self._live[attempt.ref] = attempt
+
+    def adopted(self) -> None:
+        """Everything found at the start has been put here: what keepers said meanwhile counts now."""
+        early, self._early = self._early or [], None
+        for record in early:
+            self.on_record(record)
 
     def occupy(self, attempt: LiveAttempt, number: int) -> None:
         """A keeper has had it since before the agent started."""
