@@ -151,6 +151,8 @@ class LogFacts:
     stdout_end: int | None
     """Bytes the command produced; None while not known."""
     stderr_end: int | None
+    node_is_gone: bool = False
+    """What has not arrived by now never will."""
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from windlass_coordinator.auth.tokens import RANDOM_BYTES, TokenKind, has_digest, new_token, parse_token
-from windlass_coordinator.core.records import Claimed, ClusterKey, NodeView
+from windlass_coordinator.core.records import Claimed, ClusterKey, LogFacts, NodeView
 from windlass_coordinator.engine.fleet import Fleet
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
 from windlass_coordinator.engine.report import report
@@ -178,13 +178,14 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         session, node_key = _session(request.session)
         ended = [convert.attempt_ref_from_wire(ref) for ref in request.ended]
 
-        def verb(tx: Transaction) -> tuple[list[AttemptRef], list[AttemptRef]]:
+        def verb(tx: Transaction) -> tuple[list[AttemptRef], list[LogFacts | None]]:
             current_node(tx, node_key, session)
-            known = [(ref, tx.attempt_log_facts(ref)) for ref in ended]
-            done = [ref for ref, facts in known if facts is None or self._archive.is_settled(facts)]
-            return tx.stopping_attempts(node_key), done
+            return tx.stopping_attempts(node_key), [tx.attempt_log_facts(ref) for ref in ended]
 
-        stops, forgets = await self._store.run(verb)
+        stops, known = await self._store.run(verb)
+        # Outside of the verb: it may look at the disk.
+        settled = await asyncio.to_thread(self._archive.which_are_settled, known) if known else []
+        forgets = [ref for ref, is_settled in zip(ended, settled, strict=True) if is_settled]
         self._fleet.hear(node_key)
         return wire.HeartbeatReply(
             timing=convert.timing_to_wire(self._fleet.timing()),

@@ -214,7 +214,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             if now is None:
                 raise _no_job(request.job_id)
             end = now.stdout_end if stream is LogStream.STDOUT else now.stderr_end
-            return StreamFacts(ended=now.ended, final_end=end, attempt=now.attempt)
+            return StreamFacts(
+                ended=now.ended, final_end=end, attempt=now.attempt, is_given_up=now.node_is_gone
+            )
 
         async for chunk in self._tail.read(
             stream_key(found, stream),

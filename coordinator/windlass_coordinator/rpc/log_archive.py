@@ -1,5 +1,7 @@
 """Whether an attempt's output is whole: records say how much there was, the log store how much there is."""
 
+from collections.abc import Sequence
+
 from windlass_coordinator.core.records import LogFacts
 from windlass_coordinator.logstore.base import LogStore, StreamKey
 from windlass_proto.model.states import LogStream
@@ -19,12 +21,16 @@ class LogArchive:
             for stream, end in ends.items()
         )
 
-    def is_settled(self, facts: LogFacts) -> bool:
-        """Whether the agent may delete an attempt of which it says that it has sent everything.
+    def which_are_settled(self, known: Sequence[LogFacts | None]) -> list[bool]:
+        """Whether the agent may delete each attempt, of which it says that it has sent everything.
 
-        Without an exit record nobody knows how much there was: what has arrived is what there is.
+        Without an exit record nobody knows how much there was: what has arrived is what there is. An attempt
+        without a record (its job was deleted) is settled too.
         """
-        return facts.ended and (facts.stdout_end is None or self.is_stored(facts))
+        return [
+            facts is None or (facts.ended and (facts.stdout_end is None or self.is_stored(facts)))
+            for facts in known
+        ]
 
 
 def stream_key(facts: LogFacts, stream: LogStream) -> StreamKey:

@@ -288,9 +288,11 @@ class SqliteReports:
         self, job_id: JobId, *, tenant: TenantId, task: str, index: int, attempt: int
     ) -> LogFacts | None:
         row = self._db.execute(
-            """SELECT a.task_key, a.attempt, a.ended_at IS NOT NULL, a.stdout_end, a.stderr_end
+            """SELECT a.task_key, a.attempt, a.ended_at IS NOT NULL, a.stdout_end, a.stderr_end,
+                 n.state IN ('GONE', 'DELETED')
                FROM jobs j JOIN tasks t ON t.job_key = j.job_key AND t.name = ?
                JOIN attempts a ON a.task_key = t.task_key AND a.idx = ?
+               JOIN nodes n ON n.node_key = a.node_key
                WHERE j.job_id = ? AND j.tenant = ? AND j.deleted_at IS NULL AND (? = 0 OR a.attempt = ?)
                ORDER BY a.attempt DESC LIMIT 1""",
             (task, index, job_id, tenant, attempt, attempt),
@@ -305,6 +307,7 @@ class SqliteReports:
             ended=bool(row[2]),
             stdout_end=row[3],
             stderr_end=row[4],
+            node_is_gone=bool(row[5]),
         )
 
     def attempt_log_facts(self, ref: AttemptRef) -> LogFacts | None:
