@@ -19,7 +19,6 @@ from pathlib import Path
 EXAMPLES = Path(__file__).resolve().parent
 LOG_COUNT = EXAMPLES / "log-count"
 WORD_COUNT = EXAMPLES / "word-count"
-LOGS = "oss://windlass/logs/"
 EXPECTED = {"INFO": 2460, "WARN": 2448, "DEBUG": 2509, "ERROR": 2583}
 CLI = [sys.executable, "-m", "windlass.cli.main"]
 
@@ -29,6 +28,7 @@ class Demo:
 
     def __init__(self, *, data: Path, scratch: Path) -> None:
         self._scratch = scratch
+        self._bucket = data / "store" / "windlass"
         self._env = {**os.environ, "WINDLASS_DATA": str(data)}
 
     def windlass(self, *arguments: str | Path) -> None:
@@ -50,7 +50,7 @@ class Demo:
         self.windlass("submit", "-f", LOG_COUNT / "job.yaml", "--follow")
         merged = json.loads(self.text_of(f"{store}merge_result.txt"))
         say(f"\nmerged counts  {json.dumps(merged)}")
-        say(f"outputs        {store}   logs  {LOGS}log-count/")
+        self._tell_where("log-count")
         if log is None and merged != EXPECTED:
             sys.exit(f"the counts are wrong; right is {json.dumps(EXPECTED)}")
 
@@ -63,7 +63,11 @@ class Demo:
         result = self._scratch / "words.json"
         self.windlass("store", "cp", f"{store}words.json", result)
         subprocess.run([sys.executable, WORD_COUNT / "check.py", result], check=True)
-        say(f"outputs        {store}   logs  {LOGS}word-count/")
+        self._tell_where("word-count")
+
+    def _tell_where(self, example: str) -> None:
+        for what, place in (("outputs", example), ("logs", f"logs/{example}")):
+            say(f"{what:<14} oss://windlass/{place}/   as files: {self._bucket / place}")
 
     def _made(self, program: Path, name: str) -> Path:
         path = self._scratch / name
