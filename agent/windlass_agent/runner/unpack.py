@@ -152,6 +152,7 @@ def _unpack_tar(archive: Path, target: Target) -> None:
     with gzip.open(archive) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
         for member in tar:
             _unpack_tar_member(tar, member, target)
+        stream.read(_CHUNK)  # to the end of the padding: only there the checksum is looked at
 
 
 def _unpack_tar_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Target) -> None:

@@ -1,0 +1,86 @@
+"""A real S3 server (rclone) over a directory, for tests."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from windlass_proto.model.storage import StorageProfile, StorageProfiles
+
+_KEY, _SECRET = "test-key", "test-secret"
+_DEADLINE_S = 20.0
+_REFUSED_BY_RCLONE = ("AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Server:
+    root: Path
+    """Buckets are its directories."""
+    endpoint: str
+
+    def profile(self, *, secret_key: str = _SECRET) -> StorageProfile:
+        return StorageProfile(endpoint=self.endpoint, access_key=_KEY, secret_key=secret_key)
+
+    def profiles(self) -> StorageProfiles:
+        return StorageProfiles(by_scheme=dict.fromkeys(("oss", "cos", "s3"), self.profile()))
+
+    def put(self, name: str, content: bytes | str) -> None:
+        """`name` is bucket/key."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def get(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def storage_file(self, path: Path) -> Path:
+        """The server as an agent's --storage file."""
+        schemes = "\n".join(f'{scheme} = "test"' for scheme in ("oss", "cos", "s3"))
+        path.write_text(
+            f"[schemes]\n{schemes}\n[profiles.test]\n"
+            f'endpoint = "{self.endpoint}"\naccess_key = "{_KEY}"\nsecret_key = "{_SECRET}"\n'
+        )
+        return path
+
+
+@contextmanager
+def s3_server(root: Path) -> Iterator[S3Server]:
+    """Buckets must exist as directories of `root`, or be made through the API."""
+    address = f"127.0.0.1:{free_port()}"
+    env = {name: value for name, value in os.environ.items() if name not in _REFUSED_BY_RCLONE}
+    command = [
+        *(str(Path(sys.executable).with_name("rclone")), "serve", "s3"),
+        *("--addr", address, "--auth-key", f"{_KEY},{_SECRET}", "--dir-cache-time", "0s"),
+        *("--config", os.devnull, str(root)),
+    ]
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            _wait_for(address, server)
+            yield S3Server(root=root, endpoint=f"http://{address}")
+        finally:
+            server.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_for(address: str, server: "subprocess.Popen[bytes]") -> None:
+    host, _, port = address.partition(":")
+    deadline = time.monotonic() + _DEADLINE_S
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            socket.create_connection((host, int(port)), timeout=1).close()
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
+    raise AssertionError(f"rclone did not come up at {address}")
