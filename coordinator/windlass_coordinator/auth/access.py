@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import assert_never
 
-from windlass_coordinator.auth.identity import AdminIdentity, Identity, NodeIdentity, UserIdentity
+from windlass_coordinator.auth.identity import AdminIdentity, Identity, AgentIdentity, UserIdentity
 
 
 class Access(StrEnum):
@@ -63,7 +63,7 @@ def is_allowed(identity: Identity, access: Access) -> bool:
         case Access.OPEN:
             return True
         case Access.NODE:
-            return isinstance(identity, NodeIdentity)
+            return isinstance(identity, AgentIdentity)
         case Access.USER:
             return isinstance(identity, UserIdentity | AdminIdentity)
         case Access.ADMIN:

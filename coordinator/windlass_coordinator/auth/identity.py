@@ -37,7 +37,7 @@ class UserIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeIdentity:
+class AgentIdentity:
     """The agent of one node."""
 
     node_id: NodeId
@@ -46,7 +46,7 @@ class NodeIdentity:
     cluster: ClusterName
 
 
-Identity = AdminIdentity | UserIdentity | NodeIdentity
+Identity = AdminIdentity | UserIdentity | AgentIdentity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,9 +142,9 @@ def _identity(record: CredentialRecord) -> Identity:
             assert_never(record.kind)
 
 
-def _node_identity(record: CredentialRecord) -> NodeIdentity:
+def _node_identity(record: CredentialRecord) -> AgentIdentity:
     if record.node_id is None or record.node_key is None or record.cluster is None:
         raise ValueError(f"the record of the node token {record.token_id} names no node")
-    return NodeIdentity(
+    return AgentIdentity(
         node_id=record.node_id, node_key=record.node_key, tenant=record.tenant, cluster=record.cluster
     )

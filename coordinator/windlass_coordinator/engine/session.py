@@ -45,7 +45,7 @@ class OpenRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedSession:
+class GrantedSession:
     epoch: int
     nonce: str
     verdicts: list[VerdictItem]
@@ -83,7 +83,7 @@ def open_session(
     logs_stored: LogsStored,
     rules: Rules,
     now: datetime,
-) -> OpenedSession:
+) -> GrantedSession:
     """Begins the node's next session. Raises Denied for a copy of the node: its nonce is not the last."""
     _check_identity(node, request)
     epoch = node.epoch + 1
@@ -103,7 +103,7 @@ def open_session(
     views = tx.attempt_views([item.ref for item in request.inventory])
     verdicts = [_verdict(tx, item, views, node, logs_stored) for item in request.inventory]
     tx.add_facts([Fact(kind=FactKind.NODE_READY, tenant=node.tenant, node_key=node.node_key)], now=now)
-    return OpenedSession(epoch=epoch, nonce=nonce, verdicts=verdicts)
+    return GrantedSession(epoch=epoch, nonce=nonce, verdicts=verdicts)
 
 
 def _check_identity(node: NodeView, request: OpenRequest) -> None:

@@ -19,7 +19,7 @@ from windlass_coordinator.auth.identity import (
     AdminIdentity,
     Authenticator,
     Identity,
-    NodeIdentity,
+    AgentIdentity,
     Unauthenticated,
     UserIdentity,
 )
@@ -39,15 +39,15 @@ _log = structlog.get_logger()
 def current_caller() -> AdminIdentity | UserIdentity:
     """The user or admin whose call is being served."""
     identity = _identity.get()
-    if isinstance(identity, NodeIdentity):
+    if isinstance(identity, AgentIdentity):
         raise Denied(f"the node {identity.node_id} may not do what users do")
     return identity
 
 
-def current_node() -> NodeIdentity:
+def current_node() -> AgentIdentity:
     """The node whose call is being served."""
     identity = _identity.get()
-    if not isinstance(identity, NodeIdentity):
+    if not isinstance(identity, AgentIdentity):
         raise Denied("only a node may do this: use a node's credential")
     return identity
 

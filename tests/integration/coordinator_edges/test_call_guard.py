@@ -17,7 +17,7 @@ from windlass_coordinator.auth.identity import (
     Authenticator,
     CredentialRecord,
     Identity,
-    NodeIdentity,
+    AgentIdentity,
     UserIdentity,
 )
 from windlass_coordinator.auth.tokens import RANDOM_BYTES, Token, TokenKind, new_token
@@ -187,7 +187,7 @@ async def test_handlers_of_every_shape_learn_who_calls() -> None:
     assert here.seen == [
         AdminIdentity(tenant=TENANT, credential_id=TOKENS[TokenKind.ADMIN].token_id),
         UserIdentity(tenant=TENANT, credential_id=TOKENS[TokenKind.USER].token_id),
-        NodeIdentity(node_id=NodeId("node-1"), node_key=NodeKey(1), tenant=TENANT, cluster=DEFAULT_CLUSTER),
+        AgentIdentity(node_id=NodeId("node-1"), node_key=NodeKey(1), tenant=TENANT, cluster=DEFAULT_CLUSTER),
     ]
 
 

@@ -1,13 +1,13 @@
 """Every method of the contract is named in the access table, and each kind of caller gets what it should."""
 
 from windlass_coordinator.auth.access import METHODS, Access, is_allowed
-from windlass_coordinator.auth.identity import AdminIdentity, NodeIdentity, UserIdentity
+from windlass_coordinator.auth.identity import AdminIdentity, AgentIdentity, UserIdentity
 from windlass_proto.model.ids import DEFAULT_CLUSTER, DEFAULT_TENANT, NodeId, NodeKey
 from windlass_proto.v1 import agent_pb2, clusters_pb2, jobs_pb2
 
 ADMIN = AdminIdentity(tenant=DEFAULT_TENANT, credential_id="1")
 USER = UserIdentity(tenant=DEFAULT_TENANT, credential_id="2")
-NODE = NodeIdentity(
+NODE = AgentIdentity(
     node_id=NodeId("node-1"), node_key=NodeKey(1), tenant=DEFAULT_TENANT, cluster=DEFAULT_CLUSTER
 )
 
@@ -38,5 +38,5 @@ def test_each_kind_of_caller_gets_its_own_methods() -> None:
     assert allowed == {
         "AdminIdentity": [Access.OPEN, Access.USER, Access.ADMIN],
         "UserIdentity": [Access.OPEN, Access.USER],
-        "NodeIdentity": [Access.OPEN, Access.NODE],
+        "AgentIdentity": [Access.OPEN, Access.NODE],
     }
