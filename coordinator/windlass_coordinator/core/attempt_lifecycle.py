@@ -36,6 +36,7 @@ class Judgement:
 
 _DUPLICATE = Judgement(verdict=EventVerdict.DUPLICATE)
 _CONFLICT = Judgement(verdict=EventVerdict.CONFLICT)
+_SUPERSEDED = Judgement(verdict=EventVerdict.SUPERSEDED)
 _ACCEPT = {state: Judgement(verdict=EventVerdict.ACCEPTED, state=state) for state in AttemptState}
 _ORDER = {
     AttemptState.LEASED: 0,
@@ -50,7 +51,7 @@ def judge(view: AttemptView | None, event: AttemptEvent, *, node_key: NodeKey) -
     if view is None or view.node_key != node_key:
         return Judgement(verdict=EventVerdict.UNKNOWN)
     if view.fence != event.ref.fence:
-        return Judgement(verdict=EventVerdict.SUPERSEDED)
+        return _SUPERSEDED
     if view.state.is_terminal:
         return _judge_late(view, event.what)
     return _judge_live(view.state, event.what)
@@ -65,7 +66,7 @@ def _judge_live(state: AttemptState, what: Happening) -> Judgement:
         case Exited():
             return _judge_exit(state, what)
         case Finalized():
-            return _ACCEPT[AttemptState.STOPPED if state is AttemptState.STOPPING else AttemptState.SUCCEEDED]
+            return _judge_finalized(state)
         case FinalizeFailed(reason=reason):
             return _failed(state, FailureKind.OUTPUT, reason)
         case PrepareFailed(kind=kind, reason=reason):
@@ -73,8 +74,10 @@ def _judge_live(state: AttemptState, what: Happening) -> Judgement:
         case StoppedEarly():
             return _stopped(state)
         case LostOnNode(kind=kind, reason=reason):
+            # Whatever the node calls it: a lost attempt spends nothing of the user's (invariant I9).
+            failure = FailureKind.INFRA_KEEPER_LOST if kind.spends_user_budget else kind
             return Judgement(
-                verdict=EventVerdict.ACCEPTED, state=AttemptState.LOST, failure=kind, reason=reason
+                verdict=EventVerdict.ACCEPTED, state=AttemptState.LOST, failure=failure, reason=reason
             )
 
 
@@ -93,9 +96,17 @@ def _judge_exit(state: AttemptState, what: Exited) -> Judgement:
         return _DUPLICATE
     if what.stopped:
         return _stopped(state)
-    if what.kind is not None:
-        return _failed(state, what.kind, what.reason)
+    kind = _failure_of(what)
+    if kind is not None:
+        return _failed(state, kind, what.reason)
     return _ACCEPT[AttemptState.FINALIZING if what.finalizing else AttemptState.SUCCEEDED]
+
+
+def _failure_of(what: Exited) -> FailureKind | None:
+    """What the node says; but without code 0 there is no success, whatever it says (invariant I7)."""
+    if what.kind is not None or what.code == 0:
+        return what.kind
+    return FailureKind.USER_EXIT if what.signal is None else FailureKind.USER_SIGNAL
 
 
 def _judge_finalized(state: AttemptState) -> Judgement:
@@ -123,6 +134,10 @@ def _failed(state: AttemptState, kind: FailureKind, reason: str) -> Judgement:
 
 def _judge_late(view: AttemptView, what: Happening) -> Judgement:
     """A terminal attempt never changes; the answer only says whether the event fits the record."""
+    if view.state in (AttemptState.LOST, AttemptState.RELEASED):
+        # Its fence was raised when it was revoked, so whatever comes with it is old.
+        said_before = view.state is AttemptState.LOST and isinstance(what, LostOnNode)
+        return _DUPLICATE if said_before else _SUPERSEDED
     match what:
         case Exited(code=code, signal=signal) if (
             view.state in (AttemptState.SUCCEEDED, AttemptState.FAILED)
@@ -131,8 +146,8 @@ def _judge_late(view: AttemptView, what: Happening) -> Judgement:
             same = (code, signal) == (view.exit_code, view.exit_signal)
         case Finalized():
             same = view.state in (AttemptState.SUCCEEDED, AttemptState.STOPPED)
-        case PrepareFailed(kind=kind) | LostOnNode(kind=kind):
-            same = view.failure is kind or view.state is not AttemptState.SUCCEEDED
+        case PrepareFailed() | FinalizeFailed() | StoppedEarly() | LostOnNode():
+            same = view.state is not AttemptState.SUCCEEDED
         case _:
             same = True
     return _DUPLICATE if same else _CONFLICT

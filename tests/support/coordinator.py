@@ -1,0 +1,411 @@
+"""The coordinator's verbs over SQLite in memory, in the words that specs need.
+
+`InMemoryCoordinator` runs one verb at a time and has the invariants of protocol.md checked after each of
+them. Its clock stands still until a spec moves it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from tests.support.invariants import InvariantWatch
+from windlass_coordinator.core.records import Claimed, NodeView
+from windlass_coordinator.core.retry import RetryPolicy
+from windlass_coordinator.engine import steer, sweep
+from windlass_coordinator.engine.claim import claim
+from windlass_coordinator.engine.clusters import NewJoinToken, create_cluster, create_join_token
+from windlass_coordinator.engine.report import report
+from windlass_coordinator.engine.revoke import release
+from windlass_coordinator.engine.session import (
+    GrantedSession,
+    NewNode,
+    OpenRequest,
+    current_node,
+    join,
+    leave,
+    open_session,
+)
+from windlass_coordinator.engine.settle import Rules
+from windlass_coordinator.engine.submit import Submission, Submitted, submit
+from windlass_coordinator.stores import open_store
+from windlass_coordinator.stores.base import Transaction
+from windlass_proto.model.assignments import InventoryItem, SessionRef
+from windlass_proto.model.events import AttemptEvent, Exited, Happening
+from windlass_proto.model.failures import FailureKind
+from windlass_proto.model.ids import (
+    DEFAULT_CLUSTER,
+    DEFAULT_TENANT,
+    AttemptRef,
+    ClusterName,
+    Fence,
+    JobId,
+    NodeId,
+    NodeKey,
+    TaskName,
+    TenantId,
+)
+from windlass_proto.model.resources import Resources
+from windlass_proto.model.specs import Argv, JobSpec, TaskSpec
+from windlass_proto.model.states import AttemptPhase, AttemptState, JobState, TaskState
+from windlass_proto.model.status import InstanceCounts, InstanceStatus, JobStatus, NodeFacts
+from windlass_proto.model.verdicts import EventVerdict
+
+T = TypeVar("T")
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RULES = Rules(retry=RetryPolicy(), jitter=lambda: 0.5)
+
+
+def a_task(name: str = "task", *, after: Sequence[str] = (), **more: Any) -> TaskSpec:
+    """A task of one instance that waits for nothing; `more` are fields of TaskSpec."""
+    return TaskSpec(
+        name=TaskName(name),
+        command=Argv(args=("true",)),
+        after=tuple(TaskName(parent) for parent in after),
+        **more,
+    )
+
+
+def a_job(*tasks: TaskSpec, name: str = "job", **more: Any) -> JobSpec:
+    """A job of one task, or of those given; `more` are fields of JobSpec."""
+    return JobSpec(name=name, tasks=tasks or (a_task(),), **more)
+
+
+def exits(code: int = 0, **more: Any) -> Exited:
+    """What a keeper records; a code other than 0 is the user's failure."""
+    kind = None if code == 0 else FailureKind.USER_EXIT
+    return Exited(**{"code": code, "signal": None, "kind": kind, "ran_for_us": 1_000, **more})
+
+
+def told(ref: AttemptRef, what: Happening, *, seq: int = 1) -> AttemptEvent:
+    return AttemptEvent(ref=ref, seq=seq, what=what)
+
+
+def holds(ref: AttemptRef, *, has_exit: bool = False) -> InventoryItem:
+    """A line of an agent's inventory."""
+    phase = AttemptPhase.ENDED if has_exit else AttemptPhase.RUNNING
+    return InventoryItem(ref=ref, phase=phase, seq=1, has_exit=has_exit)
+
+
+def node_facts(
+    *, name: str = "node", slots: int = 1, cpu: float = 1, memory_bytes: int = 1 << 30
+) -> NodeFacts:
+    return NodeFacts(
+        name=name,
+        slots=slots,
+        cpu=cpu,
+        memory_bytes=memory_bytes,
+        agent_version="1",
+        os="Linux",
+        containment="none",
+    )
+
+
+@dataclass
+class Machine:
+    """A node as its agent would know it."""
+
+    key: NodeKey
+    node_id: NodeId
+    facts: NodeFacts
+    nonce: str = ""
+    epoch: int = 0
+    poll_seq: int = 0
+    held: list[AttemptRef] = field(default_factory=list)
+    """Everything that claims have ever given it."""
+
+    @property
+    def session(self) -> SessionRef:
+        return SessionRef(node_id=self.node_id, node_epoch=self.epoch, nonce=self.nonce)
+
+
+class InMemoryCoordinator(AbstractContextManager["InMemoryCoordinator"]):
+    """A store in memory with the default cluster, and every verb as a method."""
+
+    def __init__(self, *, rules: Rules = RULES) -> None:
+        self.store = open_store("sqlite:///:memory:")
+        self.rules = rules
+        self.now = START
+        self.watch = InvariantWatch()
+        self._made = 0
+        self.create_cluster(DEFAULT_CLUSTER)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.store.close()
+
+    # -- running
+
+    def run(self, verb: Callable[[Transaction], T]) -> T:
+        """Runs a verb, then checks all invariants."""
+        try:
+            return self.store.run_now(verb)
+        finally:
+            self.watch.look(self.rows)
+
+    def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Straight from the tables: what the coordinator says of itself is what is to be checked."""
+
+        def verb(tx: Any) -> list[tuple[Any, ...]]:  # Any: SQLite's own transaction
+            return list(tx._db.execute(query, values))
+
+        return self.store.run_now(verb)
+
+    def later(self, by: timedelta) -> None:
+        self.now += by
+
+    def fresh(self, prefix: str) -> str:
+        self._made += 1
+        return f"{prefix}-{self._made}"
+
+    # -- jobs
+
+    def submit(
+        self, spec: JobSpec | None = None, *, key: str = "", tenant: TenantId = DEFAULT_TENANT
+    ) -> JobId:
+        return self.submit_again(spec, key=key, tenant=tenant).job_id
+
+    def submit_again(
+        self, spec: JobSpec | None = None, *, key: str = "", tenant: TenantId = DEFAULT_TENANT
+    ) -> Submitted:
+        """The same with the whole answer."""
+        request = Submission(
+            tenant=tenant, spec=spec or a_job(), idempotency_key=key, job_id=JobId(self.fresh("job"))
+        )
+        return self.run(lambda tx: submit(tx, request, now=self.now))
+
+    def stop(self, job_id: JobId, *, tenant: TenantId = DEFAULT_TENANT) -> None:
+        self.run(lambda tx: steer.stop(tx, tenant, job_id, now=self.now))
+
+    def restart(self, job_id: JobId, *, all_instances: bool = False) -> None:
+        self.run(
+            lambda tx: steer.restart(tx, DEFAULT_TENANT, job_id, all_instances=all_instances, now=self.now)
+        )
+
+    def delete(self, job_id: JobId, *, stop_first: bool = False) -> bool:
+        return self.run(
+            lambda tx: steer.delete(tx, DEFAULT_TENANT, job_id, stop_first=stop_first, now=self.now)
+        )
+
+    def set_priority(self, job_id: JobId, priority: int) -> None:
+        self.run(
+            lambda tx: steer.update_priority(tx, DEFAULT_TENANT, job_id, priority=priority, now=self.now)
+        )
+
+    # -- what users see
+
+    def status(self, job_id: JobId) -> JobStatus:
+        found = asyncio.run(self.store.read(lambda q: q.job_status(job_id, tenant=DEFAULT_TENANT)))
+        assert found is not None, f"there is no {job_id}"
+        return found
+
+    def state(self, job_id: JobId) -> JobState:
+        return self.status(job_id).state
+
+    def task_states(self, job_id: JobId) -> dict[str, TaskState]:
+        return {task.name: task.state for task in self.status(job_id).tasks}
+
+    def counts(self, job_id: JobId, task: str = "task") -> InstanceCounts:
+        return next(found.counts for found in self.status(job_id).tasks if found.name == task)
+
+    def instance(self, job_id: JobId, index: int = 0, *, task: str = "task") -> InstanceStatus:
+        """One instance with all its attempts."""
+        found = asyncio.run(
+            self.store.read(
+                lambda q: q.list_instances(
+                    job_id,
+                    tenant=DEFAULT_TENANT,
+                    task=task,
+                    index=index,
+                    limit=1,
+                    after=None,
+                    all_attempts=True,
+                )
+            )
+        )
+        assert found is not None
+        return found[0][0]
+
+    def attempt_states(self, job_id: JobId, index: int = 0, *, task: str = "task") -> list[AttemptState]:
+        return [attempt.state for attempt in self.instance(job_id, index, task=task).attempts]
+
+    # -- machines
+
+    def create_cluster(self, name: str, *, tenant: TenantId = DEFAULT_TENANT) -> None:
+        self.run(lambda tx: create_cluster(tx, tenant, name, description="", now=self.now))
+
+    def join_token(self, cluster: str = DEFAULT_CLUSTER, *, uses: int = 1) -> str:
+        """The id of a new join token."""
+        new = NewJoinToken(
+            kind="wlj",
+            token_id=self.fresh("token"),
+            digest="digest",
+            cluster=cluster,
+            uses=uses,
+            valid_for=timedelta(minutes=15),
+        )
+        self.run(lambda tx: create_join_token(tx, DEFAULT_TENANT, new, now=self.now))
+        return new.token_id
+
+    def join(self, token_id: str, facts: NodeFacts | None = None) -> Machine:
+        """A machine without a session yet."""
+        facts = facts or node_facts()
+        new = NewNode(
+            node_id=NodeId(self.fresh("node")),
+            credential_kind="wln",
+            credential_id=self.fresh("credential"),
+            credential_digest="digest",
+        )
+
+        def verb(tx: Transaction) -> NodeKey:
+            token = tx.credential(token_id)
+            assert token is not None
+            return join(tx, token, facts, new, now=self.now)
+
+        return Machine(key=self.run(verb), node_id=new.node_id, facts=facts)
+
+    def node(self, *, cluster: str = DEFAULT_CLUSTER, **facts: Any) -> Machine:
+        """A machine of the cluster, ready for work."""
+        machine = self.join(self.join_token(cluster), node_facts(**facts))
+        self.open_session(machine)
+        return machine
+
+    def open_session(
+        self,
+        machine: Machine,
+        *inventory: InventoryItem,
+        nonce: str | None = None,
+        boot_id: str = "boot-1",
+        logs_stored: bool = True,
+    ) -> GrantedSession:
+        """The machine begins a session; `nonce` = what it presents instead of its newest one."""
+        request = OpenRequest(
+            state_id="state-1",
+            boot_id=boot_id,
+            last_nonce=machine.nonce if nonce is None else nonce,
+            facts=machine.facts,
+            inventory=inventory,
+        )
+        fresh = self.fresh("nonce")
+        opened = self.run(
+            lambda tx: open_session(
+                tx,
+                _known(tx.node_view(machine.key)),
+                request,
+                nonce=fresh,
+                logs_stored=lambda _: logs_stored,
+                rules=self.rules,
+                now=self.now,
+            )
+        )
+        machine.nonce, machine.epoch, machine.poll_seq = opened.nonce, opened.epoch, 0
+        return opened
+
+    def claim_batches(self, machine: Machine, *, want: int = 1) -> list[Claimed]:
+        machine.poll_seq += 1
+        batches = self.run(
+            lambda tx: claim(
+                tx,
+                current_node(tx, machine.key, machine.session),
+                want=want,
+                poll_seq=machine.poll_seq,
+                now=self.now,
+            )
+        )
+        machine.held += refs_of(batches)
+        return batches
+
+    def claim(self, machine: Machine, *, want: int = 1) -> list[AttemptRef]:
+        return refs_of(self.claim_batches(machine, want=want))
+
+    def claim_one(self, machine: Machine) -> AttemptRef:
+        """The one attempt that there is to be had."""
+        (ref,) = self.claim(machine)
+        return ref
+
+    def poll_again(self, machine: Machine) -> list[AttemptRef]:
+        """What a repetition of the machine's last poll brings."""
+        return refs_of(
+            self.run(
+                lambda tx: tx.leased_by_poll(
+                    current_node(tx, machine.key, machine.session), poll_seq=machine.poll_seq
+                )
+            )
+        )
+
+    def report_all(self, machine: Machine, events: Sequence[AttemptEvent]) -> list[EventVerdict]:
+        return self.run(
+            lambda tx: report(
+                tx, current_node(tx, machine.key, machine.session), events, rules=self.rules, now=self.now
+            )
+        )
+
+    def report(self, machine: Machine, ref: AttemptRef, *happenings: Happening) -> EventVerdict:
+        """Tells of one attempt, all in one report; the verdict on the last event."""
+        return self.report_all(
+            machine, [told(ref, what, seq=seq) for seq, what in enumerate(happenings, start=1)]
+        )[-1]
+
+    def finish(self, machine: Machine, *, code: int = 0, want: int = 1_000) -> list[AttemptRef]:
+        """Claims what there is and lets all of it exit."""
+        refs = self.claim(machine, want=want)
+        self.report_all(machine, [told(ref, exits(code)) for ref in refs])
+        return refs
+
+    def release(self, machine: Machine, *refs: AttemptRef) -> list[bool]:
+        return self.run(
+            lambda tx: release(
+                tx,
+                current_node(tx, machine.key, machine.session),
+                list(refs),
+                rules=self.rules,
+                now=self.now,
+            )
+        )
+
+    def leave(self, machine: Machine) -> None:
+        self.run(
+            lambda tx: leave(
+                tx, current_node(tx, machine.key, machine.session), rules=self.rules, now=self.now
+            )
+        )
+
+    # -- time alone
+
+    def ready_due(self) -> datetime | None:
+        return self.run(lambda tx: sweep.ready_due(tx, now=self.now))
+
+    def mark_silent(self, machine: Machine) -> None:
+        self.run(lambda tx: sweep.mark_silent(tx, machine.key, now=self.now))
+
+    def replace(self, machine: Machine) -> None:
+        self.run(lambda tx: sweep.replace_attempts(tx, machine.key, rules=self.rules, now=self.now))
+
+
+def refs_of(batches: Sequence[Claimed]) -> list[AttemptRef]:
+    return [
+        AttemptRef(task_key=batch.task.task_key, index=index, attempt=attempt, fence=Fence(fence))
+        for batch in batches
+        for index, attempt, fence in zip(batch.index, batch.attempt, batch.fence, strict=True)
+    ]
+
+
+def in_cluster(task: TaskSpec, cluster: str) -> TaskSpec:
+    return replace(task, cluster=ClusterName(cluster))
+
+
+def needing(task: TaskSpec, **needs: Any) -> TaskSpec:
+    return replace(task, resources=Resources(**needs))
+
+
+def _known(node: NodeView | None) -> NodeView:
+    assert node is not None
+    return node
