@@ -1,6 +1,7 @@
 """Runs figures and prints one JSON line for each; progress goes to stderr."""
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -8,10 +9,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from benchmarks import catalogue
 from benchmarks.bench import Bench
 from benchmarks.catalogue import MEASUREMENTS, Measurement, UnknownFigure
 from benchmarks.noise import Noise, file_system, sync_ms
+from benchmarks.orphans import adopt_orphans, end_orphans
 from benchmarks.programs import BenchFailed
 from windlass_proto.errors import WindlassError
 
@@ -31,8 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(wanted))
         return 0
     signal.signal(signal.SIGTERM, _end)
+    _log_to_stderr()
+    adopt_orphans()
     with tempfile.TemporaryDirectory(prefix="windlass-bench-", dir=os.environ.get("BENCH_DIR")) as directory:
-        bench = Bench(directory=Path(directory), rounds=options.rounds)
+        bench = Bench(directory=Path(directory), rounds=options.rounds, patience_s=options.patience)
         bench.say(f"disk: {file_system(bench.directory)}, a sync takes {sync_ms(bench.directory):.2f} ms")
         failed = [one for one in MEASUREMENTS if not _measured(one, bench, wanted)]
     return _FAILED if failed else 0
@@ -44,17 +50,29 @@ def _measured(measurement: Measurement, bench: Bench, wanted: Sequence[str]) -> 
     if not asked:
         return True
     bench.say(f"{', '.join(asked)} ...")
-    noise = Noise()
+    noise = Noise(patience_s=bench.patience_s)
     try:
         figures = list(measurement.measure(bench))
     except (BenchFailed, WindlassError, OSError) as error:
         print(f"benchmarks: {', '.join(asked)}: {error}", file=sys.stderr, flush=True)
         return False
+    finally:
+        left = end_orphans()
+        if left:
+            bench.say(f"{left} processes were left behind and had to be killed")
     told = noise.told()
     for figure in figures:
         if figure.name in asked:
             print(figure.line(measurement.goals[figure.name], told), flush=True)
     return True
+
+
+def _log_to_stderr() -> None:
+    """Parts that are measured in this process log as well, and standard output is for figures."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
 
 
 def _end(*_: object) -> None:
@@ -71,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="only name the figures")
     parser.add_argument(
         "--rounds", type=int, default=int(os.environ.get("ROUNDS", "3")), help="of each rate [$ROUNDS or 3]"
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=float(os.environ.get("PATIENCE", "20")),
+        metavar="SECONDS",
+        help="how long to wait for a quiet machine before each measurement [$PATIENCE or 20]",
     )
     return parser
 

@@ -10,6 +10,8 @@ class Bench:
     directory: Path
     """Scratch; gone when the bench ends."""
     rounds: int = 3
+    patience_s: float = 0.0
+    """How long to wait for a quiet machine before each measurement."""
 
     def scratch(self, name: str) -> Path:
         """A new, empty directory."""

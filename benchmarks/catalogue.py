@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks import null_rate, spawn_limit, store_verbs, submit_million
+from benchmarks import keepers, latency, logs, noop_rate, null_rate, spawn_limit, store_verbs, submit_million
 from benchmarks.bench import Bench
 from benchmarks.figure import Bound, Figure
 
@@ -20,6 +20,20 @@ class Measurement:
 
 MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement(measure=spawn_limit.measure, goals={"spawn_limit": ()}),
+    Measurement(measure=noop_rate.measure, goals={"noop_rate": (Bound(key="ratio", at_least=0.55),)}),
+    Measurement(measure=noop_rate.measure_one_agent, goals={"noop_rate_1_agent": ()}),
+    Measurement(measure=noop_rate.measure_four_agents, goals={"noop_rate_4_agents": ()}),
+    Measurement(
+        measure=keepers.measure_two_slots, goals={"keeper_rate": (Bound(key="ratio", at_least=0.8),)}
+    ),
+    Measurement(
+        measure=keepers.measure_sixteen_slots,
+        goals={"keeper_rate_16_slots": (Bound(key="ratio", at_least=0.8),)},
+    ),
+    Measurement(
+        measure=keepers.measure_idle,
+        goals={"idle_start_exit": (Bound(key="p50", at_most=2), Bound(key="max", at_most=4))},
+    ),
     Measurement(
         measure=null_rate.measure,
         goals={
@@ -30,9 +44,21 @@ MEASUREMENTS: tuple[Measurement, ...] = (
         measure=null_rate.measure_one_instance,
         goals={"null_rate_one_instance": (Bound(key="value", at_least=10_000),)},
     ),
+    Measurement(
+        measure=latency.measure,
+        goals={
+            "dispatch_ms": (Bound(key="p50", at_most=3), Bound(key="p99", at_most=8)),
+            "notice_ms": (Bound(key="p50", at_most=2), Bound(key="p99", at_most=6)),
+            "dag_step_ms": (Bound(key="p50", at_most=2.5), Bound(key="p99", at_most=8)),
+        },
+    ),
     Measurement(measure=store_verbs.measure_verbs, goals={"verbs_alone": ()}),
     Measurement(
         measure=store_verbs.measure_backlog, goals={"claim_backlog": (Bound(key="ratio", at_most=1.2),)}
+    ),
+    Measurement(
+        measure=logs.measure,
+        goals={"log_rate": (Bound(key="value", at_least=250), Bound(key="cpu_s_per_gib", at_most=5))},
     ),
     Measurement(
         measure=submit_million.measure,

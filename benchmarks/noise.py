@@ -1,6 +1,7 @@
 """What else the machine did while something was measured: a figure without it cannot be judged."""
 
 import os
+import resource
 import statistics
 import subprocess
 import time
@@ -9,7 +10,8 @@ from pathlib import Path
 
 _LOOPS = 1_000_000
 _TRIES = 3
-_LOOK_S = 0.2
+_LOOK_S = 0.4
+_QUIET_CORES = 0.15
 _HZ = os.sysconf("SC_CLK_TCK")
 
 
@@ -31,20 +33,23 @@ class Machine:
 
 
 class Noise:
-    """Opened before something is measured, told afterwards."""
+    """Opened before something is measured, told when all that was started for it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, patience_s: float) -> None:
+        self._idle_cores = await_quiet(patience_s)
         self._cal_ms = [calibrate_ms()]
-        self._idle_cores = busy_cores_now()
+        self._own_s = _own_cpu_s()
         self._start = Machine.now()
 
     def told(self) -> dict[str, object]:
         end = Machine.now()
         elapsed_s = end.at_s - self._start.at_s
+        own_s = _own_cpu_s() - self._own_s
         return {
             "cal_ms": [*self._cal_ms, calibrate_ms()],
             "busy_cores_before": self._idle_cores,
             "machine_busy_cores": (end.busy_s - self._start.busy_s) / elapsed_s,
+            "others_busy_cores": max(0.0, end.busy_s - self._start.busy_s - own_s) / elapsed_s,
             "steal_cores": (end.steal_s - self._start.steal_s) / elapsed_s,
             "load1": os.getloadavg()[0],
             "wall_s": elapsed_s,
@@ -63,12 +68,26 @@ def calibrate_ms() -> float:
     return statistics.median(times)
 
 
+def await_quiet(patience_s: float) -> float:
+    """Cores that others use, as soon as they are few or the patience is at its end."""
+    give_up_at = time.monotonic() + patience_s
+    while (busy := busy_cores_now()) > _QUIET_CORES and time.monotonic() < give_up_at:
+        pass
+    return busy
+
+
 def busy_cores_now() -> float:
     """What others use while nothing of ours runs."""
     before = Machine.now()
     time.sleep(_LOOK_S)
     after = Machine.now()
     return (after.busy_s - before.busy_s) / (after.at_s - before.at_s)
+
+
+def _own_cpu_s() -> float:
+    """Of this process and of all that it started and that has ended."""
+    own, ended = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
 
 
 def cpu_s(pid: int) -> float:

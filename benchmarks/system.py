@@ -40,14 +40,14 @@ class Coordinator:
             self.program.check()
             job = next(iter(self.client.list(states=ENDED)), None)
             if job is not None and job.job_id == job_id:
-                return _succeeded(job)
+                return succeeded(job)
             time.sleep(_LOOK_EVERY_S)
         raise BenchFailed(f"{job_id} has not ended within {within_s:g} s; see {self.program.log}")
 
     def wait(self, job_id: JobId, *, within_s: float = 120) -> JobStatus:
         """Waits as users do, by a watch."""
         try:
-            return _succeeded(self.client.wait(job_id, timeout=timedelta(seconds=within_s)))
+            return succeeded(self.client.wait(job_id, timeout=timedelta(seconds=within_s)))
         except Unavailable as error:
             raise BenchFailed(f"{error}; see {self.program.log}") from error
 
@@ -55,7 +55,8 @@ class Coordinator:
 ENDED = (JobState.SUCCEEDED, JobState.FAILED, JobState.STOPPED)
 
 
-def _succeeded(job: JobStatus) -> JobStatus:
+def succeeded(job: JobStatus) -> JobStatus:
+    """The job. Raises BenchFailed when it ended otherwise."""
     if job.state is not JobState.SUCCEEDED:
         raise BenchFailed(f"{job.job_id} ended as {job.state}: {job.reason}")
     return job
