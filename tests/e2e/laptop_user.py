@@ -13,7 +13,7 @@ from windlass import processes
 from windlass.laptop import Laptop
 from windlass.processes import ProcessIdentity
 
-DEADLINE_S = 120
+DEADLINE_S = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
