@@ -208,6 +208,7 @@ class _Agent:
             self._caller,
             window_bytes=link.log_window_bytes,
             chunk_bytes=link.log_chunk_bytes,
+            directory_of=self._state.attempt,
             clock=boot_seconds,
         )
         templates = TaskTemplates(self._variables(), kill_grace=settings.work.kill_grace)
@@ -222,6 +223,7 @@ class _Agent:
             events=reporter,
             logs=logs,
             directory_of=self._state.attempt,
+            output_directory=self._state.attempt_text,
             clock=boot_seconds,
         )
         for number in range(max(settings.slots, self._state.slots_used())):

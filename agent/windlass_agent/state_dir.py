@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from windlass_agent.spool.attempt_dir import attempt_path
 from windlass_agent.spool.durable import write_whole
 from windlass_agent.spool.keeper_records import ref_from_json, ref_to_json
 from windlass_proto.errors import Conflict, Unavailable
@@ -17,6 +16,7 @@ class StateDir:
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.attempts = self.root / "attempts"
+        self._attempts_text = str(self.attempts)
         self.identity = self.root / "node.json"
         self.intents = self.root / "intents"
         self._slots = self.root / "slots"
@@ -51,7 +51,11 @@ class StateDir:
         return max(numbers, default=-1) + 1
 
     def attempt(self, ref: AttemptRef) -> Path:
-        return attempt_path(self.attempts, ref)
+        return Path(self.attempt_text(ref))
+
+    def attempt_text(self, ref: AttemptRef) -> str:
+        """The same as text: making a Path costs as much as all else that is done for a short command."""
+        return f"{self._attempts_text}/{ref.task_key}.{ref.index}.{ref.attempt}"
 
     def leftovers(self, live: Iterable[AttemptRef]) -> list[Path]:
         """Directories of attempts that were forgotten while the agent ended."""

@@ -64,8 +64,8 @@ class Channels:
         self.target = target
         self._control = grpc.aio.insecure_channel(target, options=_OPTIONS)
         self._bulk = grpc.aio.insecure_channel(target, options=_OPTIONS)
-        self.control: "AgentServiceAsyncStub" = AgentServiceStub(self._control)
-        self.bulk: "AgentServiceAsyncStub" = AgentServiceStub(self._bulk)
+        self.control: AgentServiceAsyncStub = AgentServiceStub(self._control)
+        self.bulk: AgentServiceAsyncStub = AgentServiceStub(self._bulk)
 
     async def close(self) -> None:
         await self._control.close()

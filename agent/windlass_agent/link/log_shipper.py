@@ -54,11 +54,12 @@ class LogShipper:
         *,
         window_bytes: int,
         chunk_bytes: int,
+        directory_of: Callable[[AttemptRef], Path],
         clock: Callable[[], float],
     ) -> None:
         self._channels, self._caller = channels, caller
         self._window_bytes = window_bytes
-        self._streams = LogStreams(chunk_bytes=chunk_bytes, clock=clock)
+        self._streams = LogStreams(chunk_bytes=chunk_bytes, directory_of=directory_of, clock=clock)
         self._wake = asyncio.Event()
         self._active = asyncio.Event()
         self._next_look_s = 0.0
@@ -70,9 +71,9 @@ class LogShipper:
         """`on_complete` hears of attempts whose output is wholly on the coordinator (or not wanted)."""
         self._streams.on_complete = on_complete
 
-    def watch(self, ref: AttemptRef, directory: Path, *, keeps_spool: bool) -> None:
+    def watch(self, ref: AttemptRef, *, keeps_spool: bool) -> None:
         self._active.set()
-        self._streams.watch(ref, directory, keeps_spool=keeps_spool)
+        self._streams.watch(ref, keeps_spool=keeps_spool)
 
     def ended(self, ref: AttemptRef, ends: tuple[int, int]) -> None:
         if self._streams.ended(ref, ends):
@@ -100,7 +101,7 @@ class LogShipper:
                 await self._caller.pause(failures)
 
     async def _call(self, session: SessionRef, first: LogPiece) -> _CallEnd:
-        call: "_Call" = self._channels.bulk.AppendLog(timeout=_CALL_S, metadata=self._caller.metadata())
+        call: _Call = self._channels.bulk.AppendLog(timeout=_CALL_S, metadata=self._caller.metadata())
         self._flight_changed.clear()
         try:
             async with asyncio.TaskGroup() as group:

@@ -4,7 +4,6 @@ Reading happens in threads. Streams take turns, so that one that writes without 
 """
 
 import asyncio
-import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -44,7 +43,6 @@ class LogPiece:
 
 @dataclass(slots=True, kw_only=True)
 class _Shipment:
-    directory: Path
     keeps_spool: bool
     """The spool is still needed when its bytes are on the coordinator."""
     streams: tuple[ShippedStream, ...] = ()
@@ -52,8 +50,14 @@ class _Shipment:
 
 
 class LogStreams:
-    def __init__(self, *, chunk_bytes: int, clock: Callable[[], float]) -> None:
-        self._chunk_bytes, self._clock = chunk_bytes, clock
+    def __init__(
+        self,
+        *,
+        chunk_bytes: int,
+        directory_of: Callable[[AttemptRef], Path],
+        clock: Callable[[], float],
+    ) -> None:
+        self._chunk_bytes, self._directory_of, self._clock = chunk_bytes, directory_of, clock
         self.on_complete: Callable[[AttemptRef], None] = _ignore
         self._shipments: dict[AttemptRef, _Shipment] = {}
         self._turns: deque[ShippedStream] = deque()
@@ -63,10 +67,10 @@ class LogStreams:
         """Whether output could appear without anybody telling."""
         return bool(self._shipments)
 
-    def watch(self, ref: AttemptRef, directory: Path, *, keeps_spool: bool) -> None:
-        """Its command runs: whatever appears in the directory is sent."""
+    def watch(self, ref: AttemptRef, *, keeps_spool: bool) -> None:
+        """Its command runs: whatever appears in its directory is sent."""
         if ref not in self._shipments:
-            self._shipments[ref] = _Shipment(directory=directory, keeps_spool=keeps_spool)
+            self._shipments[ref] = _Shipment(keeps_spool=keeps_spool)
 
     def ended(self, ref: AttemptRef, ends: tuple[int, int]) -> bool:
         """Its command wrote this much to stdout and stderr; returns whether there is something to send."""
@@ -102,7 +106,7 @@ class LogStreams:
     async def look(self) -> None:
         """Finds what commands have written since the last look."""
         for ref, shipment in self._shipments.items():
-            if not shipment.streams and os.path.isdir(shipment.directory):
+            if not shipment.streams and self._directory_of(ref).is_dir():
                 self._open(ref, shipment)
         growing = [stream for stream in self._turns if stream.offsets.end is None]
         if growing:
@@ -139,11 +143,12 @@ class LogStreams:
     def _open(self, ref: AttemptRef, shipment: _Shipment) -> None:
         if shipment.streams:
             return
+        directory = self._directory_of(ref)
         shipment.streams = tuple(
             ShippedStream(
                 ref=ref,
                 stream=stream,
-                spool=OutputSpool(shipment.directory, stream),
+                spool=OutputSpool(directory, stream),
                 offsets=StreamOffsets(),
             )
             for stream in (LogStream.STDOUT, LogStream.STDERR)

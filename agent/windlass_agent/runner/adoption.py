@@ -18,7 +18,7 @@ from windlass_agent.core.readoption import (
 from windlass_agent.runner.attempt_runner import AttemptRunner
 from windlass_agent.runner.executor import Executor
 from windlass_agent.runner.intent_parts import batch_of
-from windlass_agent.runner.live_attempt import LiveAttempt, exited_event
+from windlass_agent.runner.live_attempt import LiveAttempt, exited_event, never_began
 from windlass_agent.runner.task_template import TaskTemplate, TaskTemplates
 from windlass_agent.spool.intents import SharedPart
 from windlass_proto.model.ids import AttemptRef
@@ -74,9 +74,10 @@ def _apply(runner: AttemptRunner, attempt: LiveAttempt, finding: Finding) -> Non
         case EndedBefore(slot=slot, record=record):
             attempt.slot, attempt.is_handed_over = slot, True
             attempt.exit = record
-            attempt.phase = AttemptPhase.ENDED if record.started else AttemptPhase.ASSIGNED
+            began = not never_began(record)
+            attempt.phase = AttemptPhase.ENDED if began else AttemptPhase.ASSIGNED
             finalizing = attempt.uploads_results and record.kind is None
-            attempt.results = (exited_event(record, finalizing=finalizing),) if record.started else ()
+            attempt.results = (exited_event(record, finalizing=finalizing),) if began else ()
             runner.ship_rest(attempt, record)
 
 

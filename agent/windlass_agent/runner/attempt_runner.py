@@ -19,7 +19,7 @@ from windlass_agent.core.prefetch import Demand
 from windlass_agent.core.run_plan import CommandPlan, ExitRecord, KeeperRecord, StartRecord
 from windlass_agent.runner.executor import EventSink, Executor, Intents, LogSink
 from windlass_agent.runner.intent_parts import shared_part
-from windlass_agent.runner.live_attempt import LiveAttempt, exited_event
+from windlass_agent.runner.live_attempt import LiveAttempt, exited_event, never_began
 from windlass_agent.runner.start_queue import StartQueue
 from windlass_agent.runner.task_template import TaskTemplates
 from windlass_proto.model.assignments import AssignmentBatch, InventoryItem, VerdictItem
@@ -56,11 +56,13 @@ class AttemptRunner:
         events: EventSink,
         logs: LogSink,
         directory_of: Callable[[AttemptRef], Path],
+        output_directory: Callable[[AttemptRef], str],
         clock: Callable[[], float],
     ) -> None:
         self._executors, self._templates, self._queue = executors, templates, queue
         self._intents, self._events, self._logs = intents, events, logs
-        self._directory_of, self._clock, self._boot_id = directory_of, clock, boot_id
+        self._directory_of, self._output_directory = directory_of, output_directory
+        self._clock, self._boot_id = clock, boot_id
         self._live: dict[AttemptRef, LiveAttempt] = {}
         self._releasing: dict[AttemptRef, None] = {}
         self._deletable: dict[AttemptRef, None] = {}
@@ -298,7 +300,8 @@ class AttemptRunner:
         if not self._is_suspended:
             for attempt in self._queue.starts():
                 self._start(attempt)
-        self.demand_changed.set()
+        if self._queue.has_room:
+            self.demand_changed.set()
 
     def give_back_stuck(self) -> None:
         """Takes back what waits behind long commands; called now and then."""
@@ -341,7 +344,7 @@ class AttemptRunner:
             argv=template.argv,
             env=template.environment(attempt.ref),
             work_dir=None,
-            output_dir=str(self._directory_of(attempt.ref)),
+            output_dir=self._output_directory(attempt.ref),
             timeout_s=template.timeout_s,
             kill_grace_s=template.kill_grace_s,
             memory_bytes=template.needs.memory_bytes,
@@ -353,7 +356,7 @@ class AttemptRunner:
         attempt.phase = AttemptPhase.ENDED
 
     def _watch_logs(self, attempt: LiveAttempt) -> None:
-        self._logs.watch(attempt.ref, self._directory_of(attempt.ref), keeps_spool=attempt.uploads_results)
+        self._logs.watch(attempt.ref, keeps_spool=attempt.uploads_results)
 
     def _on_started(self, attempt: LiveAttempt) -> None:
         if attempt.phase in (AttemptPhase.RUNNING, AttemptPhase.ENDED):
@@ -367,7 +370,7 @@ class AttemptRunner:
     def _on_exited(self, attempt: LiveAttempt, record: ExitRecord) -> None:
         if attempt.phase is AttemptPhase.ENDED:
             return
-        if not record.started:
+        if never_began(record):
             self._on_not_started(attempt)
             return
         self._on_started(attempt)
@@ -408,7 +411,7 @@ class AttemptRunner:
         attempt.is_held = False
         if attempt.phase is AttemptPhase.ASSIGNED and not attempt.is_handed_over:
             self._queue.add(attempt)
-        elif attempt.exit is not None and not attempt.exit.started:
+        elif attempt.exit is not None and never_began(attempt.exit):
             attempt.stop_requested = True  # should it be no longer ours to give back
             self.give_back(attempt)
         elif attempt.exit is not None and attempt.uploads_results:

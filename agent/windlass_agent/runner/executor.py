@@ -4,7 +4,6 @@ Slots with keepers are the executors of every agent; a benchmark of the coordina
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from windlass_agent.core.run_plan import CommandPlan, KeeperRecord
@@ -48,7 +47,7 @@ class Intents(Protocol):
 class LogSink(Protocol):
     """Who carries the output of commands away."""
 
-    def watch(self, ref: AttemptRef, directory: Path, *, keeps_spool: bool) -> None: ...
+    def watch(self, ref: AttemptRef, *, keeps_spool: bool) -> None: ...
 
     def ended(self, ref: AttemptRef, ends: tuple[int, int]) -> None: ...
 

@@ -56,7 +56,7 @@ class LiveAttempt:
             ref=self.ref,
             phase=self.phase,
             seq=self._seq(),
-            has_exit=self.exit is not None and self.exit.started,
+            has_exit=self.exit is not None and not never_began(self.exit),
         )
 
     def _seq(self) -> int:
@@ -69,6 +69,11 @@ class LiveAttempt:
                 return 2
             case _:
                 return 0
+
+
+def never_began(record: ExitRecord) -> bool:
+    """It was stopped before anything of it was tried; a command that could not be started has a code."""
+    return record.code is None and record.signal is None
 
 
 def exited_event(record: ExitRecord, *, finalizing: bool, note: str = "") -> Exited:

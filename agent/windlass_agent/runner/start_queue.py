@@ -30,18 +30,25 @@ class StartQueue:
         self._waiting: deque[LiveAttempt] = deque()
         self._waiting_count = 0
         self._run_time_s: float | None = None
+        self._target = 0
 
     @property
     def has_queued(self) -> bool:
         """Whether an exit would be followed by a start without the coordinator's help."""
         return self._waiting_count > 0 or self._book.queued > 0
 
+    @property
+    def has_room(self) -> bool:
+        """Whether `demand` may be urgent now; cheap enough to be asked after every exit."""
+        return self._book.free > 0 or (self._waiting_count + self._book.queued) * 2 <= self._target
+
     def demand(self) -> Demand:
         limits = self._settings.prefetch
         brisk = self._book.brisk(now_s=self._clock(), patience_s=limits.ahead.total_seconds())
+        self._target = prefetch_target(brisk, self._run_time_s, limits)
         return demand(
             free_slots=self._book.free,
-            target=prefetch_target(brisk, self._run_time_s, limits),
+            target=self._target,
             waiting=self._waiting_count + self._book.queued,
         )
 
