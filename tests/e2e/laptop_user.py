@@ -45,6 +45,18 @@ class User:
         )
         return Ended(code=done.returncode, out=done.stdout, err=done.stderr)
 
+    def watches(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Begins `windlass ARGUMENTS`; its standard output can be read line by line while it runs."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "windlass.cli.main", *arguments],
+            cwd=self.data.parent,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
     def gets(self, *arguments: str, cwd: Path | None = None) -> str:
         """What `windlass ARGUMENTS` prints; it must succeed."""
         ended = self.types(*arguments, cwd=cwd)

@@ -3,15 +3,31 @@
 import json
 from pathlib import Path
 
-from tests.e2e.laptop_user import User
+from tests.e2e.laptop_user import DEADLINE_S, User
 
 
-def test_a_command_runs_three_times_and_its_output_is_shown_while_it_runs(user: User) -> None:
+def test_a_command_runs_three_times_and_its_output_is_shown(user: User) -> None:
     ended = user.types("submit", "echo hello from $WINDLASS_INDEX", "-n", "3", "--follow")
     assert ended.code == 0, ended
     assert sorted(ended.out.splitlines()) == [f"task/{index} | hello from {index}" for index in range(3)]
     assert "task SUCCEEDED 3/3" in ended.err
     assert ended.err.rstrip().endswith("job SUCCEEDED")
+
+
+def test_output_is_shown_while_the_command_still_runs(user: User, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    command = f"echo first; while [ ! -e {gate} ]; do sleep 0.1; done; echo second"
+    # The timeout ends the job, and so the waiting for a line, if the output should never be shown.
+    with user.watches("submit", command, "--follow", "--timeout", f"{DEADLINE_S}s") as following:
+        assert following.stdout is not None
+        assert following.stdout.readline() == "task/0 | first\n"
+        with user.watches("logs", "last", "task/0", "-f") as log:
+            assert log.stdout is not None
+            assert log.stdout.readline() == "first\n"
+            gate.touch()
+            assert log.stdout.read() == "second\n"
+        assert following.stdout.read() == "task/0 | second\n"
+        assert following.wait(DEADLINE_S) == 0
 
 
 def test_after_two_dashes_stand_a_program_and_its_arguments_and_no_shell(user: User) -> None:

@@ -23,7 +23,7 @@ from windlass.cli.terminal import sanitise
 from windlass.client import Client
 from windlass_proto.errors import WindlassError
 from windlass_proto.model.ids import JobId
-from windlass_proto.model.states import LogStream
+from windlass_proto.model.states import AttemptState, LogStream
 from windlass_proto.model.status import JobStatus, LogChunk
 
 INSTANCES_MAX = 32
@@ -174,7 +174,7 @@ class _Following:
             async for instance in instances:
                 for attempt in instance.attempts:
                     key = (instance.task, instance.index, attempt.attempt)
-                    if attempt.started_at is not None and key not in self._known:
+                    if attempt.state is not AttemptState.RELEASED and key not in self._known:
                         self._begin(key, group)
                 if self._is_full:
                     return

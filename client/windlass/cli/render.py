@@ -47,8 +47,10 @@ def print_json(value: object) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column.upper(), overflow="fold" if sys.stdout.isatty() else "ignore")
+    *leading, last = columns
+    for column in leading:
+        table.add_column(column.upper(), no_wrap=True)
+    table.add_column(last.upper(), overflow="fold")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(sanitise(cell)) for cell in row))
     console().print(table)
