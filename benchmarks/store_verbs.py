@@ -204,7 +204,14 @@ def _with_node(tx: Transaction) -> NodeKey:
     cluster = known or tx.add_cluster(DEFAULT_TENANT, DEFAULT_CLUSTER, description="", now=_now())
     node_key = tx.add_node(NodeId("node-1"), facts, tenant=DEFAULT_TENANT, cluster_key=cluster, now=_now())
     tx.open_session(
-        tx.node_view(node_key), facts, state_id="state", boot_id="boot", epoch=1, nonce="nonce", now=_now()
+        tx.node_view(node_key),
+        facts,
+        state_id="state",
+        boot_id="boot",
+        epoch=1,
+        nonce="nonce",
+        last_nonce="",
+        now=_now(),
     )
     return node_key
 

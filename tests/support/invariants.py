@@ -137,11 +137,12 @@ def _see(rows: Rows) -> _Sight:
     sight = _Sight()
     for key, *values in rows("SELECT job_key, state, generation, tasks_open FROM jobs"):
         sight.jobs[key] = _Job(*values)
-    for row in rows(
+    for key, *values, ready_again, active, retry_wait, succeeded, failed, stopped in rows(
         "SELECT task_key, job_key, state, has_work, instance_count, next_index, blocked_by, max_retries, "
         "ready_again, active, retry_wait, succeeded, failed, stopped FROM tasks"
     ):
-        sight.tasks[row[0]] = _Task(*row[1:8], tuple(row[8:]))
+        counters = (ready_again, active, retry_wait, succeeded, failed, stopped)
+        sight.tasks[key] = _Task(*(*values, counters))
     for parent, child in rows("SELECT parent_key, child_key FROM edges"):
         sight.parents.setdefault(child, []).append(parent)
     for task, index, *values in rows(

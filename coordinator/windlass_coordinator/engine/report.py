@@ -42,7 +42,7 @@ def report(
         else:
             progress[ref] = judgement.state
         if has_repeats:
-            views[ref.task_key, ref.index, ref.attempt] = replace(view, state=judgement.state)
+            views[ref.task_key, ref.index, ref.attempt] = _view_after(view, event, judgement)
     if progress:
         tx.progress_attempts(list(progress.items()), now=now)
     if finalizing:
@@ -51,6 +51,14 @@ def report(
     _audit_conflicts(tx, node, events, verdicts, now=now)
     failpoints.reach("coord.report.before_commit")
     return verdicts
+
+
+def _view_after(view: AttemptView, event: AttemptEvent, judgement: Judgement) -> AttemptView:
+    assert judgement.state is not None
+    after = replace(view, state=judgement.state, failure=judgement.failure)
+    if isinstance(event.what, Exited):
+        return replace(after, exit_code=event.what.code, exit_signal=event.what.signal)
+    return after
 
 
 def _ending(event: AttemptEvent, view: AttemptView, judgement: Judgement) -> Ending:

@@ -94,6 +94,8 @@ def open_session(
         boot_id=request.boot_id,
         epoch=epoch,
         nonce=nonce,
+        # What it has now; every reply with a newer one may be lost.
+        last_nonce=request.last_nonce,
         now=now,
     )
     listed = {item.ref for item in request.inventory}
@@ -126,7 +128,7 @@ def _verdict(
     ref = item.ref
     view = views.get((ref.task_key, ref.index, ref.attempt))
     facts = tx.attempt_log_facts(ref) if view is not None and view.state.is_terminal else None
-    stored = facts is not None and logs_stored(facts)
+    stored = facts is None or logs_stored(facts)
     verdict = judge_inventory_item(
         view, ref, node_key=node.node_key, has_exit=item.has_exit, logs_stored=stored
     )
@@ -143,6 +145,9 @@ def current_node(tx: Transaction, node_key: NodeKey, session: SessionRef) -> Nod
         raise SessionLost("this session is not the node's current one: open a new one")
     if node.state in _SESSION_ENDED:
         raise SessionLost(f"this node is {node.state}: open a new session")
+    if node.last_nonce != node.nonce:
+        # It has the newest nonce, so whoever comes with the one before is a copy of it.
+        tx.confirm_session(node_key)
     return node
 
 

@@ -165,7 +165,7 @@ class WorkRecords(Protocol):
         """For readers; attempt 0 = the newest."""
 
     def attempt_log_facts(self, ref: AttemptRef) -> LogFacts | None:
-        """The same for one attempt, whoever's it is."""
+        """The same for one attempt, whoever's it is; None when nothing more of its output is taken."""
 
     def log_owner(self, node_key: NodeKey, ref: AttemptRef) -> JobId | None:
         """The job whose log this node may append to for this attempt; None = it may not."""
@@ -243,7 +243,8 @@ class NodeRecords(Protocol):
 
     def add_cluster(self, tenant: TenantId, name: str, *, description: str, now: datetime) -> ClusterKey: ...
 
-    def delete_cluster(self, cluster_key: ClusterKey) -> None: ...
+    def delete_cluster(self, cluster_key: ClusterKey) -> None:
+        """Nobody can name it or join it any more."""
 
     def cluster_in_use(self, cluster_key: ClusterKey) -> str | None:
         """What still needs the cluster, in words; None = nothing."""
@@ -269,8 +270,13 @@ class NodeRecords(Protocol):
         boot_id: str,
         epoch: int,
         nonce: str,
+        last_nonce: str,
         now: datetime,
-    ) -> None: ...
+    ) -> None:
+        """`nonce` is the newest; `last_nonce` stays good as well until `confirm_session`."""
+
+    def confirm_session(self, node_key: NodeKey) -> None:
+        """The node has its newest nonce: the one before opens no session any more."""
 
     def set_node_state(self, node_key: NodeKey, state: NodeState, *, now: datetime) -> None: ...
 

@@ -30,7 +30,8 @@ class SqliteNodes:
 
     def cluster_key(self, tenant: TenantId, name: str) -> ClusterKey | None:
         row = self._db.execute(
-            "SELECT cluster_key FROM clusters WHERE tenant = ? AND name = ?", (tenant, name)
+            "SELECT cluster_key FROM clusters WHERE tenant = ? AND name = ? AND name NOT LIKE '%/%'",
+            (tenant, name),
         ).fetchone()
         return None if row is None else ClusterKey(row[0])
 
@@ -53,6 +54,7 @@ class SqliteNodes:
         self._db.execute(
             "UPDATE clusters SET name = name || '/' || cluster_key WHERE cluster_key = ?", (cluster_key,)
         )
+        self._db.execute("UPDATE credentials SET revoked = 1 WHERE cluster_key = ?", (cluster_key,))
 
     def cluster_in_use(self, cluster_key: ClusterKey) -> str | None:
         nodes = self._db.execute(
@@ -97,6 +99,7 @@ class SqliteNodes:
         boot_id: str,
         epoch: int,
         nonce: str,
+        last_nonce: str,
         now: datetime,
     ) -> None:
         self._db.execute(
@@ -108,7 +111,7 @@ class SqliteNodes:
                 boot_id,
                 epoch,
                 nonce,
-                node.nonce,
+                last_nonce,
                 facts.name,
                 facts.slots,
                 facts.cpu,
@@ -120,6 +123,9 @@ class SqliteNodes:
                 node.node_key,
             ),
         )
+
+    def confirm_session(self, node_key: NodeKey) -> None:
+        self._db.execute("UPDATE nodes SET last_nonce = nonce WHERE node_key = ?", (node_key,))
 
     def set_node_state(self, node_key: NodeKey, state: NodeState, *, now: datetime) -> None:
         self._db.execute("UPDATE nodes SET state = ? WHERE node_key = ?", (state, node_key))

@@ -275,7 +275,9 @@ class SqliteReports:
 
     def adopt_attempts(self, node: NodeView, *, epoch: int) -> None:
         self._db.execute(
-            "UPDATE attempts SET epoch = ?, detached = 0 WHERE node_key = ? AND ended_at IS NULL",
+            # A repeated poll of the new epoch must not bring them again, so they forget their poll.
+            "UPDATE attempts SET epoch = ?, poll_seq = 0, detached = 0 "
+            "WHERE node_key = ? AND ended_at IS NULL",
             (epoch, node.node_key),
         )
 
@@ -314,7 +316,8 @@ class SqliteReports:
         row = self._db.execute(
             """SELECT j.job_id, a.ended_at IS NOT NULL, a.stdout_end, a.stderr_end
                FROM attempts a JOIN tasks t ON t.task_key = a.task_key JOIN jobs j ON j.job_key = t.job_key
-               WHERE a.task_key = ? AND a.idx = ? AND a.attempt = ? AND a.fence = ?""",
+               WHERE a.task_key = ? AND a.idx = ? AND a.attempt = ? AND a.fence = ?
+                 AND a.state NOT IN ('LOST', 'RELEASED') AND j.deleted_at IS NULL""",
             _where(ref),
         ).fetchone()
         if row is None:
