@@ -91,8 +91,11 @@ def _own_cpu_s() -> float:
 
 
 def cpu_s(pid: int) -> float:
-    """CPU seconds of a process, all its threads and the children it waited for."""
-    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    """CPU seconds of a process, all its threads and the children it waited for; 0 when it has gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
     return sum(int(x) for x in text.rpartition(")")[2].split()[11:15]) / _HZ
 
 

@@ -3,9 +3,10 @@
 Two slots in all for one and for two agents, so that all the variants have the same two cores to run on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from statistics import median
+from typing import NamedTuple
 
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure, of_rounds
@@ -33,8 +34,7 @@ def measure_four_agents(bench: Bench) -> Iterator[Figure]:
 def _figure(bench: Bench, name: str, *, agents: int, slots: int) -> Figure:
     directory = bench.scratch(name)
     rates: list[float] = []
-    coordinator_us: list[float] = []
-    agents_us: list[float] = []
+    costs: list[Cost] = []
     with ExitStack() as stack:
         limit = stack.enter_context(spawn_limit(directory))
         on = stack.enter_context(coordinator(directory))
@@ -46,26 +46,44 @@ def _figure(bench: Bench, name: str, *, agents: int, slots: int) -> Figure:
         for number in range(bench.rounds):
             limit.sample()
             limit.sample_one()
-            before = _cpu_s(on, programs)
+            before = Cost.now(on, programs)
             rates.append(_rate(on, INSTANCES))
-            after = _cpu_s(on, programs)
-            coordinator_us.append((after[0] - before[0]) / INSTANCES * 1e6)
-            agents_us.append((after[1] - before[1]) / INSTANCES * 1e6)
+            costs.append(Cost.now(on, programs).since(before, instances=INSTANCES))
             bench.say(f"{name} {number + 1}: {rates[-1]:.0f}/s, limit {limit.rates[-1]:.0f}/s")
         limit.sample()
+    cost = Cost(*(median(column) for column in zip(*costs, strict=True)))
     return of_rounds(
         name,
         rates,
         unit="instances/s",
         reference=limit.reference,
         limit_one_process=limit.reference_one.value,
-        coordinator_cpu_us=median(coordinator_us),
-        agents_cpu_us=median(agents_us),
+        cpu_us={**cost._asdict(), "reference": limit.cpu_us},
+        cpu_ratio=limit.cpu_us / sum(cost),
         agents=agents,
         slots_each=slots,
         instances=INSTANCES,
         containment=containment,
     )
+
+
+class Cost(NamedTuple):
+    """CPU, of one instance in microseconds or of all so far in seconds."""
+
+    coordinator: float
+    agents: float
+    keepers_and_commands: float
+
+    @classmethod
+    def now(cls, on: Coordinator, agents: Sequence[Program]) -> "Cost":
+        return cls(
+            coordinator=on.program.cpu_s(),
+            agents=sum(program.cpu_s() for program in agents),
+            keepers_and_commands=sum(program.below_cpu_s() for program in agents),
+        )
+
+    def since(self, before: "Cost", *, instances: int) -> "Cost":
+        return Cost(*((now - then) / instances * 1e6 for now, then in zip(self, before, strict=True)))
 
 
 def _rate(on: Coordinator, instances: int) -> float:
@@ -75,8 +93,3 @@ def _rate(on: Coordinator, instances: int) -> float:
     if job.ended_at is None:
         raise BenchFailed(f"{job_id} has no end: {job}")
     return instances / (job.ended_at - job.submitted_at).total_seconds()
-
-
-def _cpu_s(on: Coordinator, agents: list[Program]) -> tuple[float, float]:
-    """Keepers and commands are not in it: the agents do not wait for them."""
-    return on.program.cpu_s(), sum(program.cpu_s() for program in agents)

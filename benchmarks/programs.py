@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks.noise import cpu_s, rss_kib
+from windlass.processes import identity_of, with_descendants
 
 REPOSITORY = Path(__file__).parents[1]
 _GRACE_S = 20.0
@@ -29,6 +30,11 @@ class Program:
 
     def cpu_s(self) -> float:
         return cpu_s(self.pid)
+
+    def below_cpu_s(self) -> float:
+        """Of all that it started, directly or not."""
+        own = identity_of(self.pid)
+        return sum(cpu_s(one.pid) for one in with_descendants([own]) if one != own) if own else 0.0
 
     def rss_kib(self) -> int:
         return rss_kib(self.pid)

@@ -30,12 +30,18 @@ class SpawnLimit:
         self._loops = loops
         self.rates: list[float] = []
         self.rates_one: list[float] = []
+        self._cpu_us: list[float] = []
 
     def sample(self) -> None:
-        self.rates.append(_rate(self._loops))
+        self.rates.append(self._rate(self._loops))
 
     def sample_one(self) -> None:
-        self.rates_one.append(_rate(self._loops[:1]))
+        self.rates_one.append(self._rate(self._loops[:1]))
+
+    @property
+    def cpu_us(self) -> float:
+        """CPU of one start, loop and command together: the load of the machine hardly changes it."""
+        return statistics.median(self._cpu_us)
 
     @property
     def reference(self) -> Reference:
@@ -45,14 +51,16 @@ class SpawnLimit:
     def reference_one(self) -> Reference:
         return Reference(name=NAME_ONE, value=statistics.median(self.rates_one))
 
-
-def _rate(loops: Sequence[Program]) -> float:
-    start = time.perf_counter()
-    for loop in loops:
-        loop.tell(str(_STARTS))
-    for loop in loops:
-        loop.hear()
-    return _STARTS * len(loops) / (time.perf_counter() - start)
+    def _rate(self, loops: Sequence[Program]) -> float:
+        starts = _STARTS * len(loops)
+        cpu_s, start = sum(loop.cpu_s() for loop in loops), time.perf_counter()
+        for loop in loops:
+            loop.tell(str(_STARTS))
+        for loop in loops:
+            loop.hear()
+        elapsed_s = time.perf_counter() - start
+        self._cpu_us.append((sum(loop.cpu_s() for loop in loops) - cpu_s) / starts * 1e6)
+        return starts / elapsed_s
 
 
 @contextmanager
