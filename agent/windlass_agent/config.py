@@ -42,7 +42,7 @@ class LinkSettings:
     """Attempts in one report; keeps the message far below its limit of 4 MiB."""
     retry_base: _Positive = timedelta(milliseconds=100)
     """Upper bound of the first pause after a failed call."""
-    retry_ceiling: _Positive = timedelta(seconds=15)
+    retry_ceiling: _Positive = timedelta(seconds=5)
     """Upper bound of every pause: a restarted coordinator is found within this time."""
     log_window_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 20
     """Log bytes sent and not yet acknowledged; bounds the memory that log shipping takes."""

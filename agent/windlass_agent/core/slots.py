@@ -33,6 +33,8 @@ class _SlotUse:
     exclusive: bool = False
     expected_s: float = 0.0
     """Sum over the queue."""
+    is_full: bool = False
+    """Nothing queues any more until half has run: plans then go to the keeper in one portion."""
     head_since_s: float = 0.0
 
 
@@ -65,9 +67,12 @@ class SlotBook:
         if exclusive or expected_s is None:
             return None
         number = self._shortest_queue(needs, now_s)
-        if number is None or self._slots[number].expected_s + expected_s > self._ahead_s:
+        if number is None:
             return None
         use = self._slots[number]
+        if use.expected_s + expected_s > self._ahead_s or len(use.queue) >= self._most:
+            use.is_full = True
+            return None
         use.queue.append(ref)
         self.queued += 1
         use.expected_s += expected_s
@@ -101,6 +106,8 @@ class SlotBook:
         was_head = use.queue[0] == ref
         use.queue.remove(ref)
         use.expected_s -= self._expected.pop(ref)
+        if use.expected_s * 2 <= self._ahead_s and len(use.queue) * 2 <= self._most:
+            use.is_full = False
         if use.queue:
             self.queued -= 1
             use.head_since_s = now_s if was_head else use.head_since_s
@@ -163,7 +170,8 @@ class SlotBook:
         if use.reserved is not None:
             self._cpu_used -= use.reserved.cpu
             self._memory_used -= use.reserved.memory_bytes
-        use.reserved, use.helpers, use.exclusive, use.expected_s = None, (), False, 0.0
+        use.reserved, use.helpers, use.exclusive = None, (), False
+        use.expected_s, use.is_full = 0.0, False
 
     def _shortest_queue(self, needs: Resources, now_s: float) -> int | None:
         candidates = [
@@ -171,7 +179,7 @@ class SlotBook:
             for number, use in enumerate(self._slots)
             if use.queue
             and not use.exclusive
-            and len(use.queue) < self._most
+            and not use.is_full
             and now_s - use.head_since_s <= self._ahead_s
             and use.reserved is not None
             and _fits_into(needs, use.reserved)

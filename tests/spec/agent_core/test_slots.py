@@ -52,6 +52,16 @@ def test_what_queues_in_a_keeper_is_bounded_by_number() -> None:
     assert [place(book, index, expected_s=0.0001) for index in range(4)] == [0, 0, 0, None]
 
 
+def test_a_full_keeper_is_filled_again_when_half_of_its_queue_has_run() -> None:
+    book = a_book(slots=1)
+    assert [place(book, index, expected_s=0.006) for index in range(6)] == [0] * 5 + [None]
+    book.ended(0, an_attempt(0), now_s=0)
+    book.ended(0, an_attempt(1), now_s=0)
+    assert place(book, 6, expected_s=0.006) is None
+    book.ended(0, an_attempt(2), now_s=0)
+    assert [place(book, index, expected_s=0.006) for index in (7, 8, 9, 10)] == [0, 0, 0, None]
+
+
 def test_an_attempt_of_unknown_run_time_queues_behind_nothing() -> None:
     book = a_book(slots=1)
     place(book, 0)
