@@ -193,7 +193,8 @@ class Client:
         offset: int = 0,
         limit: int = 0,
     ) -> AsyncGenerator[LogChunk, None]:
-        """What is stored now. `attempt` 0 = the newest; a negative offset counts from the end."""
+        """What is stored now; the last of it may still be on its way when a job has just ended (`follow_log`
+        waits for it). `attempt` 0 = the newest; a negative offset counts from the end."""
         request = jobs_pb2.ReadLogRequest(
             job_id=job_id,
             task=task,

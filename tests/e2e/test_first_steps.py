@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from tests.e2e.laptop_user import DEADLINE_S, User
+from windlass import Client, JobSpec, ShellLine, TaskName, TaskSpec
+from windlass_proto.model.states import LogState
 
 
 def test_a_command_runs_three_times_and_its_output_is_shown(user: User) -> None:
@@ -187,3 +189,14 @@ def test_the_nodes_are_the_agents_that_were_started(user: User) -> None:
     ]
     (cluster,) = user.gets_json("clusters")
     assert (cluster["name"], cluster["nodes_ready"], cluster["slots"]) == ("default", 2, 4)
+
+
+async def test_output_asked_for_right_after_the_end_is_all_there(user: User) -> None:
+    command = "head -c 3000000 /dev/zero | tr '\\0' x"
+    async with Client(user.laptop.profile()) as client:
+        spec = JobSpec(name="big", tasks=(TaskSpec(name=TaskName("say"), command=ShellLine(line=command)),))
+        job_id = await client.submit(spec)
+        await client.wait(job_id)
+        chunks = [chunk async for chunk in client.follow_log(job_id, "say")]
+    assert b"".join(chunk.data for chunk in chunks) == b"x" * 3_000_000
+    assert chunks[-1].state is LogState.COMPLETE

@@ -3,9 +3,11 @@
 To a terminal the output goes without the sequences that could steer it; anywhere else byte for byte.
 """
 
+import asyncio
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import timedelta
 
 import click
 
@@ -14,8 +16,11 @@ from windlass.cli.terminal import Sanitiser
 from windlass.client import Client
 from windlass_proto.errors import InvalidRequest, NotFound
 from windlass_proto.model.ids import JobId
-from windlass_proto.model.states import LogStream
+from windlass_proto.model.states import LogState, LogStream
 from windlass_proto.model.status import LogChunk
+
+_ON_ITS_WAY = timedelta(seconds=15)
+"""How long output of an attempt that has ended is waited for: agents ship within a second."""
 
 
 @click.command("logs")
@@ -46,8 +51,8 @@ def show_logs(
         for name, number in chosen:
             if len(chosen) > 1:
                 click.echo(f"==> {name}/{number} <==", err=not sys.stdout.isatty())
-            read = client.follow_log if follow else client.read_log
-            await _copy(read(job_id, name, number, stream=stream, attempt=attempt))
+            log = _InstanceLog(client, job_id, task=name, index=number, stream=stream, attempt=attempt)
+            await (log.follow() if follow else log.show())
 
     invocation.run(show)
 
@@ -73,13 +78,72 @@ async def _choose(client: Client, job_id: JobId, *, task: str, index: int | None
     return sorted(chosen, key=lambda one: (order[one[0]], one[1]))
 
 
-async def _copy(chunks: AsyncGenerator[LogChunk, None]) -> None:
-    sanitiser = Sanitiser() if sys.stdout.isatty() else None
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            if chunk.gap_bytes:
-                click.echo(f"({chunk.gap_bytes} bytes are missing here: {chunk.gap_reason})", err=True)
-            if chunk.data:
-                click.echo(chunk.data if sanitiser is None else sanitiser.feed(chunk.data), nl=False)
-    if sanitiser is not None:
-        click.echo(sanitiser.finish(), nl=False)
+class _InstanceLog:
+    """One stream of one instance on its way to standard output."""
+
+    def __init__(
+        self, client: Client, job_id: JobId, *, task: str, index: int, stream: LogStream, attempt: int
+    ) -> None:
+        self._client = client
+        self._job_id = job_id
+        self._task = task
+        self._index = index
+        self._stream = stream
+        self._attempt = attempt
+        self._sanitiser = Sanitiser() if sys.stdout.isatty() else None
+
+    async def follow(self) -> None:
+        """Everything, until no more will come."""
+        await self._copy_following(0)
+        self._finish()
+
+    async def show(self) -> None:
+        """What is there; of an attempt that has ended also what is still on its way."""
+        chunks = self._client.read_log(
+            self._job_id, self._task, self._index, stream=self._stream, attempt=self._attempt
+        )
+        last = await self._copy(chunks)
+        if last is not None and last.state is LogState.STREAMING and await self._has_ended():
+            try:
+                async with asyncio.timeout(_ON_ITS_WAY.total_seconds()):
+                    await self._copy_following(last.offset)
+            except TimeoutError:
+                click.echo("(the rest has not arrived yet)", err=True)
+        self._finish()
+
+    async def _has_ended(self) -> bool:
+        instances = self._client.instances(self._job_id, self._task, index=self._index, all_attempts=True)
+        async for instance in instances:
+            attempts = [one for one in instance.attempts if one.attempt == (self._attempt or one.attempt)]
+            return bool(attempts) and attempts[-1].state.is_terminal
+        return False
+
+    async def _copy_following(self, offset: int) -> None:
+        await self._copy(
+            self._client.follow_log(
+                self._job_id,
+                self._task,
+                self._index,
+                stream=self._stream,
+                attempt=self._attempt,
+                offset=offset,
+            )
+        )
+
+    async def _copy(self, chunks: AsyncGenerator[LogChunk, None]) -> LogChunk | None:
+        last: LogChunk | None = None
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                last = chunk
+                if chunk.gap_bytes:
+                    click.echo(f"({chunk.gap_bytes} bytes are missing here: {chunk.gap_reason})", err=True)
+                if chunk.data:
+                    self._write(chunk.data)
+        return last
+
+    def _write(self, data: bytes) -> None:
+        click.echo(data if self._sanitiser is None else self._sanitiser.feed(data), nl=False)
+
+    def _finish(self) -> None:
+        if self._sanitiser is not None:
+            click.echo(self._sanitiser.finish(), nl=False)
