@@ -46,9 +46,9 @@ def _figure(bench: Bench, name: str, spec: JobSpec, *, instances: int) -> Figure
     with ExitStack() as stack:
         limit = stack.enter_context(spawn_limit(directory))
         on = stack.enter_context(coordinator(directory))
-        agents = [_null_agent(stack, on, f"null-{number}") for number in range(AGENTS)]
-        _round(on, agents, many("warm", TRUE, instances=2000), instances=2000)
-        rounds = list(_rounds(bench, name, lambda: _round(on, agents, spec, instances=instances), limit))
+        agents = [null_agent(stack, on, f"null-{number}") for number in range(AGENTS)]
+        one_round(on, agents, many("warm", TRUE, instances=2000), instances=2000)
+        rounds = list(_rounds(bench, name, lambda: one_round(on, agents, spec, instances=instances), limit))
     return of_rounds(
         name,
         [one.rate for one in rounds],
@@ -71,7 +71,7 @@ def _rounds(bench: Bench, name: str, run: Callable[[], Round], limit: SpawnLimit
         yield one
 
 
-def _null_agent(stack: ExitStack, on: Coordinator, name: str) -> Program:
+def null_agent(stack: ExitStack, on: Coordinator, name: str) -> Program:
     arguments = ["benchmarks.null_agent", "--coordinator", on.address, "--name", name, "--cap", str(CAP)]
     program = stack.enter_context(running(name, arguments, directory=on.directory.parent, talks=True))
     program.tell(on.join_token())
@@ -79,7 +79,7 @@ def _null_agent(stack: ExitStack, on: Coordinator, name: str) -> Program:
     return program
 
 
-def _round(on: Coordinator, agents: Sequence[Program], spec: JobSpec, *, instances: int) -> Round:
+def one_round(on: Coordinator, agents: Sequence[Program], spec: JobSpec, *, instances: int) -> Round:
     job_id = on.client.submit(spec)
     cpu_s, agents_cpu_s = on.program.cpu_s(), sum(agent.cpu_s() for agent in agents)
     for agent in agents:
