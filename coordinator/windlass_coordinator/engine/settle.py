@@ -10,7 +10,7 @@ from datetime import datetime
 
 from windlass_coordinator.core.job_lifecycle import decide_job_end, decide_task_end
 from windlass_coordinator.core.records import Fact, JobKey, JobView, TaskBump, TaskView
-from windlass_coordinator.core.retry import GiveUp, RetryPolicy, decide_retry
+from windlass_coordinator.core.retry import GiveUp, RetryPolicy, back_off, decide_retry
 from windlass_coordinator.core.task_graph import descendants
 from windlass_coordinator.stores.base import AttemptEnd, InstanceChange, Transaction
 from windlass_proto.model.facts import FactKind
@@ -28,6 +28,10 @@ _TASK_FACTS = {
     TaskState.FAILED: FactKind.TASK_FAILED,
     TaskState.STOPPED: FactKind.TASK_STOPPED,
 }
+
+
+# Attempts of an instance that may be given back before it has to wait for its next one.
+_PROMPT_RELEASES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +85,7 @@ def _decide_instance(
     if ending.was_stopping:
         return InstanceChange(task_key=key, index=index, state=InstanceState.STOPPED, raise_fence=revoked)
     if end.state is AttemptState.RELEASED:
-        return InstanceChange(task_key=key, index=index, state=InstanceState.READY, raise_fence=True)
+        return _give_back(tx, end, rules=rules, now=now)
     user, infra = tx.failure_counts(key, index)
     decision = decide_retry(
         end.failure or FailureKind.INFRA_NODE_LOST,
@@ -102,6 +106,25 @@ def _decide_instance(
         infra_failures=decision.infra_failures,
         due_at=due,
         raise_fence=revoked,
+    )
+
+
+def _give_back(tx: Transaction, end: AttemptEnd, *, rules: Rules, now: datetime) -> InstanceChange:
+    """No budget is spent; but what is given back again and again waits, lest it goes round for ever."""
+    ref = end.ref
+    again = ref.attempt - _PROMPT_RELEASES
+    if again <= 0:
+        return InstanceChange(
+            task_key=ref.task_key, index=ref.index, state=InstanceState.READY, raise_fence=True
+        )
+    due = now + back_off(again, policy=rules.retry, jitter=rules.jitter())
+    tx.wakes.wake_at(due)
+    return InstanceChange(
+        task_key=ref.task_key,
+        index=ref.index,
+        state=InstanceState.RETRY_WAIT,
+        due_at=due,
+        raise_fence=True,
     )
 
 
