@@ -9,10 +9,10 @@ Every submit carries a key that makes such a repeat safe. Streams go on where th
 """
 
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from windlass.channel import Connection, Patience
 from windlass.profile import Profile, find_profile
@@ -31,6 +31,8 @@ PATIENCE = timedelta(seconds=10)
 STREAM_PATIENCE = timedelta(minutes=10)
 """How long a stream that was cut off is tried again: whoever follows a job waits anyway."""
 _PAGE_SIZE = 200
+
+Message = TypeVar("Message")
 
 
 class Client:
@@ -95,8 +97,11 @@ class Client:
         self, *, states: Sequence[JobState] = (), name_contains: str = "", page_size: int = _PAGE_SIZE
     ) -> AsyncGenerator[JobStatus, None]:
         """Jobs, newest first, without their tasks; pages are fetched as they are needed."""
-        request = jobs_pb2.ListJobsRequest(
-            states=convert.JOB_STATE.all_to_wire(states), name_contains=name_contains, page_size=page_size
+        request = _message(
+            jobs_pb2.ListJobsRequest,
+            states=convert.JOB_STATE.all_to_wire(states),
+            name_contains=name_contains,
+            page_size=page_size,
         )
         while True:
             reply = await self._call(self._jobs.ListJobs, request)
@@ -116,8 +121,13 @@ class Client:
         page_size: int = _PAGE_SIZE,
     ) -> AsyncGenerator[InstanceStatus, None]:
         """Instances that have been claimed at least once, of one task or all."""
-        request = jobs_pb2.ListInstancesRequest(
-            job_id=job_id, task=task, index=index, page_size=page_size, all_attempts=all_attempts
+        request = _message(
+            jobs_pb2.ListInstancesRequest,
+            job_id=job_id,
+            task=task,
+            index=index,
+            page_size=page_size,
+            all_attempts=all_attempts,
         )
         while True:
             reply = await self._call(self._jobs.ListInstances, request)
@@ -149,7 +159,7 @@ class Client:
 
     async def set_priority(self, job_id: JobId, priority: int) -> JobStatus:
         """Higher runs first; counts for what has not been claimed yet."""
-        request = jobs_pb2.UpdatePriorityRequest(job_id=job_id, priority=priority)
+        request = _message(jobs_pb2.UpdatePriorityRequest, job_id=job_id, priority=priority)
         reply = await self._call(self._jobs.UpdatePriority, request)
         return convert.job_status_from_wire(reply)
 
@@ -195,7 +205,8 @@ class Client:
     ) -> AsyncGenerator[LogChunk, None]:
         """What is stored now; the last of it may still be on its way when a job has just ended (`follow_log`
         waits for it). `attempt` 0 = the newest; a negative offset counts from the end."""
-        request = jobs_pb2.ReadLogRequest(
+        request = _message(
+            jobs_pb2.ReadLogRequest,
             job_id=job_id,
             task=task,
             index=index,
@@ -219,7 +230,8 @@ class Client:
     ) -> AsyncGenerator[LogChunk, None]:
         """From `offset` on, until the stream is complete; goes on at the next byte when it is cut off."""
         patience_left = Patience(patience=self._stream_patience)
-        request = jobs_pb2.ReadLogRequest(
+        request = _message(
+            jobs_pb2.ReadLogRequest,
             job_id=job_id,
             task=task,
             index=index,
@@ -273,8 +285,11 @@ class Client:
         valid_for: timedelta = timedelta(minutes=15),
     ) -> tuple[str, datetime]:
         """A secret with which agents join the cluster, and when it expires."""
-        request = clusters_pb2.CreateJoinTokenRequest(
-            cluster=cluster, uses=uses, valid_for=convert.duration_to_wire(valid_for)
+        request = _message(
+            clusters_pb2.CreateJoinTokenRequest,
+            cluster=cluster,
+            uses=uses,
+            valid_for=convert.duration_to_wire(valid_for),
         )
         reply = await self._call(self._clusters.CreateJoinToken, request)
         return str(reply.token), convert.timestamp_from_wire(reply.expires_at)
@@ -287,3 +302,11 @@ class Client:
 
     async def _call(self, method: Any, request: Any) -> Any:  # Any: generated stubs, one type per message
         return await self._connection.call(method, request, timeout=self._timeout, patience=self._patience)
+
+
+def _message(kind: Callable[..., Message], **fields: object) -> Message:
+    """A message of this kind. Raises InvalidRequest for a number that no message can hold."""
+    try:
+        return kind(**fields)
+    except ValueError as error:
+        raise InvalidRequest(f"the request cannot be sent: {error}") from error

@@ -93,15 +93,19 @@ class Laptop:
         """What was written last; empty when nothing ever ran here."""
         try:
             document = json.loads(self._state_file.read_bytes())
-        except (FileNotFoundError, json.JSONDecodeError):
+            supervisor = document.pop("supervisor")
+            return LaptopState(
+                supervisor=ProcessIdentity(**supervisor) if supervisor else None,
+                children={name: ProcessIdentity(**one) for name, one in document.pop("children").items()},
+                ports=Ports(**document.pop("ports")),
+                **document,
+            )
+        except FileNotFoundError:
             return LaptopState(children={}, ports=Ports())
-        supervisor = document.pop("supervisor")
-        return LaptopState(
-            supervisor=ProcessIdentity(**supervisor) if supervisor else None,
-            children={name: ProcessIdentity(**child) for name, child in document.pop("children").items()},
-            ports=Ports(**document.pop("ports")),
-            **document,
-        )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidRequest(
+                f"{self._state_file} is of another version: end what runs there, then remove it"
+            ) from error
 
     def write_state(self, state: LaptopState) -> None:
         supervisor = state.supervisor

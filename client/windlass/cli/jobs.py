@@ -49,11 +49,14 @@ def list_jobs(
         found: list[JobStatus] = []
         async for job in client.list(states=wanted, name_contains=name):
             found.append(job)
-            if limit and len(found) >= limit:
+            if limit and len(found) > limit:
                 break
         return found
 
     jobs = invocation.run(fetch)
+    if limit and len(jobs) > limit:
+        jobs = jobs[:limit]
+        click.echo(f"(the newest {limit} are shown; -n 0 shows all)", err=True)
     if as_json:
         render.print_json(jobs)
         return
@@ -96,9 +99,10 @@ def show_job(invocation: Invocation, *, job: str, task: str, as_json: bool) -> N
         instances: list[InstanceStatus] = []
         if task or as_json or any(one.counts.failed for one in status.tasks):
             async for instance in client.instances(job_id, task, all_attempts=bool(task)):
-                instances.append(instance)
                 if len(instances) >= _INSTANCES_SHOWN:
+                    click.echo(f"(the first {_INSTANCES_SHOWN} instances are shown)", err=True)
                     break
+                instances.append(instance)
         return status, instances
 
     status, instances = invocation.run(fetch)

@@ -142,6 +142,17 @@ async def test_errors_are_ours_with_all_problems_of_a_job(profile: Profile) -> N
             await client.delete(job_id)
 
 
+async def test_numbers_that_no_message_can_hold_are_refused_in_our_words(profile: Profile) -> None:
+    async with Client(profile) as client:
+        job_id = await client.submit(a_job())
+        with pytest.raises(InvalidRequest, match="cannot be sent"):
+            await client.set_priority(job_id, 2**70)
+        with pytest.raises(InvalidRequest, match="cannot be sent"):
+            [chunk async for chunk in client.read_log(job_id, "task", -1)]
+        with pytest.raises(InvalidRequest, match="cannot be sent"):
+            [one async for one in client.instances(job_id, index=2**70)]
+
+
 async def test_without_the_token_nothing_is_shown(profile: Profile) -> None:
     async with Client(Profile(coordinator=profile.coordinator)) as stranger:
         with pytest.raises(Denied):
