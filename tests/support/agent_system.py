@@ -71,7 +71,9 @@ class SystemUnderTest:
     def start_coordinator(self) -> None:
         self.coordinator = _start(self.coordinator_command, self.directory / "coordinator.log")
 
-    async def start_agent(self, cluster: str, *arguments: str, slots: int = 1) -> AgentUnderTest:
+    async def start_agent(
+        self, cluster: str, *arguments: str, slots: int = 1, program: str = "windlass_agent.daemon"
+    ) -> AgentUnderTest:
         """A node of its own cluster (made when it is not there), ready for work."""
         name = f"{cluster}-{len(self.agents)}"
         async with self.client() as client:
@@ -81,7 +83,7 @@ class SystemUnderTest:
         state = self.directory / name
         (self.directory / f"{name}.token").write_text(token)
         command = [
-            *(sys.executable, "-m", "windlass_agent.daemon", "--state", str(state)),
+            *(sys.executable, "-m", program, "--state", str(state)),
             *("--coordinator", self.address, "--join-token-file", str(self.directory / f"{name}.token")),
             *("--storage", str(self.s3.storage_file(self.directory / "storage.toml"))),
             *("--name", name, "--slots", str(slots), "--log-level", "debug", *arguments),

@@ -78,6 +78,7 @@ class Caller:
     def __init__(self, *, backoff: Backoff, credential: Callable[[], str]) -> None:
         self._backoff = backoff
         self._credential = credential
+        self._is_reached = True
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         credential = self._credential()
@@ -92,9 +93,13 @@ class Caller:
     ) -> Reply:
         """Raises one of our errors."""
         try:
-            return await method(request, timeout=timeout_s, metadata=self.metadata())
+            reply = await method(request, timeout=timeout_s, metadata=self.metadata())
         except grpc.aio.AioRpcError as problem:
-            raise translated(problem) from problem
+            error = translated(problem)
+            self._note(error)
+            raise error from problem
+        self._note(None)
+        return reply
 
     async def persist(
         self,
@@ -112,6 +117,16 @@ class Caller:
                 failures += 1
                 log.debug("call.failed", reason=str(problem), failures=failures)
                 await self.pause(failures)
+
+    def _note(self, error: WindlassError | None) -> None:
+        """People hear once that the coordinator is gone, and once that it is back."""
+        is_reached = not isinstance(error, Unavailable)
+        if is_reached != self._is_reached:
+            self._is_reached = is_reached
+            if is_reached:
+                log.info("coordinator.reached")
+            else:
+                log.warning("coordinator.unreachable", reason=str(error))
 
     async def pause(self, failures: int) -> None:
         delay = self._backoff.delay(failures, jitter=random.random())

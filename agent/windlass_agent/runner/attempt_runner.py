@@ -7,7 +7,6 @@ state is consistent between any two calls.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -17,20 +16,26 @@ import structlog
 from windlass_agent.core.attempt_phases import is_last, seq_of
 from windlass_agent.core.prefetch import Demand
 from windlass_agent.core.run_plan import CommandPlan, ExitRecord, KeeperRecord, StartRecord
+from windlass_agent.runner.departures import Departures
 from windlass_agent.runner.executor import EventSink, Executor, Intents, LogSink
 from windlass_agent.runner.intent_parts import shared_part
 from windlass_agent.runner.live_attempt import LiveAttempt, exited_event, never_began
 from windlass_agent.runner.start_queue import StartQueue
 from windlass_agent.runner.task_template import TaskTemplates
 from windlass_proto.model.assignments import AssignmentBatch, InventoryItem, VerdictItem
-from windlass_proto.model.events import AttemptEvent, Happening, LostOnNode, Started, StoppedEarly
+from windlass_proto.model.events import (
+    AttemptEvent,
+    Happening,
+    LostOnNode,
+    PrepareFailed,
+    Started,
+    StoppedEarly,
+)
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef, Fence
 from windlass_proto.model.states import AttemptPhase
 from windlass_proto.model.verdicts import EventVerdict, InventoryVerdict
 
-_REMEMBERED_REFUSALS = 1000
-"""Attempts that were stopped or fenced before their assignment arrived."""
 _STARTED = Started()
 
 log = structlog.get_logger()
@@ -64,9 +69,7 @@ class AttemptRunner:
         self._directory_of, self._output_directory = directory_of, output_directory
         self._clock, self._boot_id = clock, boot_id
         self._live: dict[AttemptRef, LiveAttempt] = {}
-        self._releasing: dict[AttemptRef, None] = {}
-        self._deletable: dict[AttemptRef, None] = {}
-        self._refused: OrderedDict[AttemptRef, None] = OrderedDict()
+        self._departures = Departures()
         self._early: list[KeeperRecord] | None = []
         self._is_suspended = True
         self._slow: SlowPath | None = None
@@ -74,7 +77,7 @@ class AttemptRunner:
         self.rubbish: list[Path] = []
         """Directories of forgotten attempts, to be removed by whoever has the time."""
         self.demand_changed = asyncio.Event()
-        self.release_due = asyncio.Event()
+        self.release_due = self._departures.release_due
 
     def attach(self, slow: SlowPath) -> None:
         """Runner and slow path need each other; the runner exists first."""
@@ -98,8 +101,12 @@ class AttemptRunner:
                 AttemptRef(task_key=batch.task_key, index=index, attempt=attempt, fence=Fence(fence))
                 for index, attempt, fence in columns
             ]
+            try:
+                template = self._templates.of(batch)
+            except ValueError as problem:
+                self._decline(refs, f"the agent cannot read the task, it may be too old: {problem}")
+                continue
             self._intents.assign(shared_part(batch, self._boot_id), refs)
-            template = self._templates.of(batch)
             for ref in refs:
                 if ref not in self._live:  # a repeated poll brings the same assignments again
                     self._admit(LiveAttempt(ref=ref, template=template, accepted_at_s=now_s))
@@ -142,7 +149,7 @@ class AttemptRunner:
                 self._stop(attempt)
                 continue
             # Nothing of it is here, and if its assignment is on the way it will not start.
-            self._refuse(ref)
+            self._departures.refuse(ref)
             self._events.tell(ref, StoppedEarly())
         self.dispatch()
 
@@ -150,7 +157,7 @@ class AttemptRunner:
         for ref in refs:
             attempt = self._live.get(ref)
             if attempt is None:
-                self._refuse(ref)
+                self._departures.refuse(ref)
             else:
                 self._kill(attempt)
         self.dispatch()
@@ -180,13 +187,13 @@ class AttemptRunner:
             self._kill(attempt)
 
     def deletable(self, limit: int) -> list[AttemptRef]:
-        return [ref for ref, _ in zip(self._deletable, range(limit), strict=False)]
+        return self._departures.deletable(limit)
 
     def to_release(self, limit: int) -> list[AttemptRef]:
-        return [ref for ref, _ in zip(self._releasing, range(limit), strict=False)]
+        return self._departures.to_release(limit)
 
     def released(self, ref: AttemptRef, *, accepted: bool) -> None:
-        self._releasing.pop(ref, None)
+        self._departures.answered(ref)
         attempt = self._live.get(ref)
         if attempt is None:
             return
@@ -269,8 +276,7 @@ class AttemptRunner:
 
     def give_back(self, attempt: LiveAttempt) -> None:
         """It has not started, and another node may have it."""
-        self._releasing[attempt.ref] = None
-        self.release_due.set()
+        self._departures.give_back(attempt.ref)
 
     def hand_over(self, attempt: LiveAttempt, plan: CommandPlan) -> None:
         if attempt.slot is None:
@@ -316,9 +322,13 @@ class AttemptRunner:
 
     # Below: one step of the above each
 
+    def _decline(self, refs: Iterable[AttemptRef], reason: str) -> None:
+        for ref in refs:
+            self._events.tell(ref, PrepareFailed(kind=FailureKind.INFRA_PREPARE, reason=reason))
+
     def _admit(self, attempt: LiveAttempt) -> None:
         self._live[attempt.ref] = attempt
-        if attempt.ref in self._refused:
+        if self._departures.is_refused(attempt.ref):
             attempt.is_fenced = True
             self._remove([attempt])
             return
@@ -329,26 +339,15 @@ class AttemptRunner:
 
     def _start(self, attempt: LiveAttempt) -> None:
         if attempt.template.is_plain:
-            self.hand_over(attempt, self._plain_plan(attempt))
+            self.hand_over(
+                attempt, attempt.template.plain_plan(attempt.ref, self._output_directory(attempt.ref))
+            )
             return
         if self._slow is None:
             raise RuntimeError("the runner has no slow path")
         attempt.phase = AttemptPhase.PREPARING
         attempt.has_directory = True
         self._slow.prepare(attempt)
-
-    def _plain_plan(self, attempt: LiveAttempt) -> CommandPlan:
-        template = attempt.template
-        return CommandPlan(
-            ref=attempt.ref,
-            argv=template.argv,
-            env=template.environment(attempt.ref),
-            work_dir=None,
-            output_dir=self._output_directory(attempt.ref),
-            timeout_s=template.timeout_s,
-            kill_grace_s=template.kill_grace_s,
-            memory_bytes=template.needs.memory_bytes,
-        )
 
     def _ended(self, attempt: LiveAttempt) -> None:
         if attempt.phase is AttemptPhase.RUNNING:
@@ -455,21 +454,15 @@ class AttemptRunner:
         elif attempt.is_waiting or attempt.is_held:
             self.end(attempt, StoppedEarly())
 
-    def _refuse(self, ref: AttemptRef) -> None:
-        self._refused[ref] = None
-        if len(self._refused) > _REMEMBERED_REFUSALS:
-            self._refused.popitem(last=False)
-
     def _note_deletable(self, attempt: LiveAttempt) -> None:
         if attempt.is_acknowledged and attempt.logs_complete:
-            self._deletable[attempt.ref] = None
+            self._departures.note_deletable(attempt.ref)
 
     def _remove(self, attempts: Sequence[LiveAttempt]) -> None:
         for attempt in attempts:
             ref = attempt.ref
             self._live.pop(ref, None)
-            self._deletable.pop(ref, None)
-            self._releasing.pop(ref, None)
+            self._departures.gone(ref)
             self._events.drop(ref)
             self._logs.drop(ref)
             if attempt.is_handed_over and attempt.slot is not None:

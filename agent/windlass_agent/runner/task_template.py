@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from windlass_agent.core.environment import NodeVariables, attempt_environment, task_environment
 from windlass_agent.core.prefetch import updated_run_time
+from windlass_agent.core.run_plan import CommandPlan
 from windlass_proto.model.assignments import AssignmentBatch
 from windlass_proto.model.ids import AttemptRef, JobId, TaskKey
 from windlass_proto.model.resources import Resources
@@ -39,6 +40,19 @@ class TaskTemplate:
 
     def environment(self, ref: AttemptRef) -> dict[str, str]:
         return attempt_environment(self._shared_env, self.spec.env, ref)
+
+    def plain_plan(self, ref: AttemptRef, output_dir: str) -> CommandPlan:
+        """For a keeper, when there is nothing to prepare: it runs in the slot's own empty directory."""
+        return CommandPlan(
+            ref=ref,
+            argv=self.argv,
+            env=self.environment(ref),
+            work_dir=None,
+            output_dir=output_dir,
+            timeout_s=self.timeout_s,
+            kill_grace_s=self.kill_grace_s,
+            memory_bytes=self.needs.memory_bytes,
+        )
 
     def observe(self, run_time_s: float) -> None:
         self.run_time_s = updated_run_time(self.run_time_s, run_time_s)

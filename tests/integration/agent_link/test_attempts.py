@@ -179,6 +179,13 @@ async def test_a_missing_command_fails_as_a_shell_would_say_it(system: SystemUnd
     assert (attempt.failure, attempt.exit_code) == (FailureKind.USER_CONFIG, 127)
 
 
+async def test_slots_can_be_replaced_by_ones_that_start_no_process(system: SystemUnderTest) -> None:
+    await system.start_agent("null", program="tests.support.null_executor_agent")
+    ended = await system.run("null", argv("no-such-program"), instances=2000)
+    assert ended.state is JobState.SUCCEEDED
+    assert {len(instance.attempts) for instance in ended.instances} == {1}
+
+
 async def test_nothing_of_an_attempt_stays_on_the_node(system: SystemUnderTest, node: AgentUnderTest) -> None:
     await system.run("attempts", "echo x", stdout="oss://bucket/gone/")
 

@@ -1,0 +1,70 @@
+"""Where the agent's settings come from, and what is wrong with wrong ones."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from windlass_agent.config import AgentSettings, load_settings, load_storage, read_join_token
+from windlass_proto.errors import InvalidRequest
+
+NEEDED = ["--state", "state", "--coordinator", "localhost:7450"]
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CONFIG", "SLOTS", "LINK_POLL_WAIT", "LINK_TYPO", "JOIN_TOKEN"):
+        monkeypatch.delenv(f"WINDLASS_AGENT_{name}", raising=False)
+
+
+def problem_of(arguments: list[str]) -> str:
+    with pytest.raises(InvalidRequest) as problem:
+        load_settings(arguments)
+    return str(problem.value)
+
+
+def test_what_is_not_given_has_a_default() -> None:
+    assert load_settings(NEEDED) == AgentSettings(state=Path("state"), coordinator="localhost:7450")
+
+
+def test_arguments_win_over_variables_and_variables_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text('slots = 2\nname = "file"\n[link]\npoll_wait = 7\n[work]\nkill_grace = 3.5\n')
+    monkeypatch.setenv("WINDLASS_AGENT_SLOTS", "3")
+    monkeypatch.setenv("WINDLASS_AGENT_LINK_POLL_WAIT", "8")
+    settings = load_settings([*NEEDED, "--config", str(file), "--slots", "4"])
+    assert (settings.slots, settings.name) == (4, "file")
+    assert settings.link.poll_wait == timedelta(seconds=8)
+    assert settings.work.kill_grace == timedelta(seconds=3.5)
+
+
+def test_every_problem_is_named_with_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text("[link]\npoll_wait = -1\n[work]\nnonsense = 1\n")
+    said = problem_of(["--coordinator", "nowhere", "--slots", "0", "--config", str(file)])
+    for part in ("state: ", "coordinator: ", "slots: ", "link.poll_wait: ", "work.nonsense: "):
+        assert part in said
+
+
+def test_an_unknown_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINDLASS_AGENT_LINK_TYPO", "1")
+    assert "WINDLASS_AGENT_LINK_TYPO" in problem_of(NEEDED)
+
+
+def test_a_join_token_can_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("secret\n")
+    assert read_join_token(load_settings([*NEEDED, "--join-token-file", str(file)])) == "secret"
+
+
+def test_a_join_token_is_not_shown() -> None:
+    assert "secret" not in repr(load_settings([*NEEDED, "--join-token", "secret"]))
+
+
+def test_a_wrong_storage_file_is_named_with_the_table_that_is_wrong(tmp_path: Path) -> None:
+    file = tmp_path / "storage.toml"
+    file.write_text('[schemes]\noss = "missing"\n')
+    with pytest.raises(InvalidRequest, match=r"storage\.toml: schemes\.oss: there is no profile 'missing'"):
+        load_storage(file)
