@@ -225,6 +225,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             follow=request.follow,
             facts=facts,
         ):
+            # Who is cut off goes on with this attempt, even when a newer one has begun meanwhile.
+            chunk.attempt = found.attempt
             yield chunk
 
     async def _first_facts(self, tenant: TenantId, request: wire.ReadLogRequest) -> LogFacts | None:

@@ -20,7 +20,7 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", _LONGEST_MESSAGE_BYTES),
     ("grpc.max_metadata_size", _LONGEST_METADATA_BYTES),
     # Agents ping a quiet connection; the library's own bound of 5 minutes would call that abuse.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", _SHORTEST_PING_MS),
+    ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     # A second coordinator on this port must fail, not share it.
     ("grpc.so_reuseport", 0),
