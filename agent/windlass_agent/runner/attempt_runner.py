@@ -408,6 +408,7 @@ class AttemptRunner:
         if not attempt.is_held:
             return
         attempt.is_held = False
+        attempt.accepted_at_s = self._clock()
         if attempt.phase is AttemptPhase.ASSIGNED and not attempt.is_handed_over:
             self._queue.add(attempt)
         elif attempt.exit is not None and never_began(attempt.exit):
