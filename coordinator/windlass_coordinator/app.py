@@ -164,7 +164,7 @@ async def _duties(store: Store, logs: LogStore, parts: _Parts) -> AsyncIterator[
     remover = LogRemover(logs)
 
     def after_commit(wakes: Wakes) -> None:
-        parts.watchers.notify(wakes.jobs)
+        parts.watchers.notify(wakes)
         parts.signals.notify_jobs(wakes.jobs)
         if wakes.due is not None:
             timer.arm(wakes.due)

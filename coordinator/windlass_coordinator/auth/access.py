@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import assert_never
 
-from windlass_coordinator.auth.identity import AdminIdentity, Identity, AgentIdentity, UserIdentity
+from windlass_coordinator.auth.identity import AdminIdentity, AgentIdentity, Identity, UserIdentity
 
 
 class Access(StrEnum):

@@ -177,6 +177,8 @@ class Wakes:
     """Have attempts to stop."""
     jobs: set[JobId] = field(default_factory=set)
     """Have changed."""
+    ended_jobs: set[JobId] = field(default_factory=set)
+    """Have become terminal, or are gone."""
     deleted_jobs: set[JobId] = field(default_factory=set)
     due: datetime | None = None
     """A back-off ends then."""
@@ -186,6 +188,7 @@ class Wakes:
         self.clusters |= other.clusters
         self.nodes |= other.nodes
         self.jobs |= other.jobs
+        self.ended_jobs |= other.ended_jobs
         self.deleted_jobs |= other.deleted_jobs
         if other.due is not None:
             self.wake_at(other.due)

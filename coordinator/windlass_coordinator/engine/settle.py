@@ -278,6 +278,7 @@ def end_finished_jobs(tx: Transaction, keys: set[JobKey], *, now: datetime) -> N
         reason = f"task {failed[0]} failed" if failed and job.stop_as is None else ""
         tx.end_job(job.job_key, state, reason=reason, now=now)
         tx.wakes.jobs.add(job.job_id)
+        tx.wakes.ended_jobs.add(job.job_id)
         fact = Fact(kind=_JOB_FACTS[state], tenant=job.tenant, job_key=job.job_key)
         tx.add_facts([fact], now=now)
         if job.delete_when_done:
@@ -289,5 +290,6 @@ def remove_job(tx: Transaction, job: JobView, *, now: datetime) -> None:
     tx.delete_job(job.job_key, now=now)
     tx.wakes.deleted_jobs.add(job.job_id)
     tx.wakes.jobs.add(job.job_id)
+    tx.wakes.ended_jobs.add(job.job_id)
     fact = Fact(kind=FactKind.JOB_DELETED, tenant=job.tenant, job_key=job.job_key)
     tx.add_facts([fact], now=now)

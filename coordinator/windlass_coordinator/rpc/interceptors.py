@@ -17,9 +17,9 @@ import structlog
 from windlass_coordinator.auth.access import METHODS, Access, is_allowed
 from windlass_coordinator.auth.identity import (
     AdminIdentity,
+    AgentIdentity,
     Authenticator,
     Identity,
-    AgentIdentity,
     Unauthenticated,
     UserIdentity,
 )

@@ -30,8 +30,8 @@ from windlass_proto.v1.specs_pb2 import JobSpec as WireJobSpec
 
 # Telling how a job stands may cost at most this share of the time.
 _WATCH_DUTY = 0.05
-# A busy job changes a thousand times a second: between two looks at its state alone lies at least this.
-_LOOK_PAUSE_S = 0.002
+# The status of a job of up to this many tasks is read in less time than a trip to another thread takes.
+_SMALL_JOB_TASKS = 16
 _LONGEST_KEY = 128
 
 _OUR_STREAM = {wire.LOG_STREAM_STDOUT: LogStream.STDOUT, wire.LOG_STREAM_STDERR: LogStream.STDERR}
@@ -170,32 +170,22 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
 
     async def WatchJob(self, request: wire.GetJobRequest, context: Context) -> AsyncIterator[wire.JobStatus]:
         tenant, loop = current_caller().tenant, asyncio.get_running_loop()
-        with self._watchers.watching(JobId(request.job_id)) as changed:
+        is_small = False
+        with self._watchers.watching(JobId(request.job_id)) as watch:
             while True:
-                changed.clear()
+                watch.changed.clear()
                 began = loop.time()
-                status = await self._status(tenant, request.job_id)
+                status = await self._status(tenant, request.job_id, is_small=is_small)
+                is_small = len(status.tasks) <= _SMALL_JOB_TASKS
                 yield convert.job_status_to_wire(status)
                 if status.state.is_terminal:
                     return
-                # What a status of a large job costs bounds how often it is told; its end is told at once.
+                # What it costs to tell of a large job bounds how often it is told; the end is told at once.
                 pause_s = (loop.time() - began) / _WATCH_DUTY
-                await changed.wait()
-                await self._merge_changes(tenant, request.job_id, changed, until_s=loop.time() + pause_s)
-
-    async def _merge_changes(
-        self, tenant: TenantId, job_id: str, changed: asyncio.Event, *, until_s: float
-    ) -> None:
-        """Lets changes pile up until the time has come or the job has ended."""
-        loop = asyncio.get_running_loop()
-        while loop.time() < until_s:
-            state = await self._store.read(lambda queries: queries.job_state(JobId(job_id), tenant=tenant))
-            if state is None or state.is_terminal:
-                return
-            changed.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), until_s - loop.time())
-            await asyncio.sleep(_LOOK_PAUSE_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s):
+                        await watch.ended.wait()
+                await watch.changed.wait()
 
     async def ReadLog(self, request: wire.ReadLogRequest, context: Context) -> AsyncIterator[wire.LogChunk]:
         tenant = current_caller().tenant
@@ -231,9 +221,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
 
     async def _first_facts(self, tenant: TenantId, request: wire.ReadLogRequest) -> LogFacts | None:
         """The attempt whose log is meant; None when there is none yet. A follower waits for it."""
-        with self._watchers.watching(JobId(request.job_id)) as changed:
+        with self._watchers.watching(JobId(request.job_id)) as watch:
             while True:
-                changed.clear()
+                watch.changed.clear()
                 found = await self._log_facts(tenant, request, request.attempt)
                 if found is not None:
                     return found
@@ -245,7 +235,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                     raise NotFound(f"there is no attempt {request.attempt} of {request.task}/{request.index}")
                 if not request.follow or status.state.is_terminal or task.state.is_terminal:
                     return None
-                await changed.wait()
+                await watch.changed.wait()
 
     async def _log_facts(
         self, tenant: TenantId, request: wire.ReadLogRequest, attempt: int
@@ -267,8 +257,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         await self._store.run(lambda tx: verb(tx, tenant, JobId(job_id)))
         return convert.job_status_to_wire(await self._status(tenant, job_id))
 
-    async def _status(self, tenant: TenantId, job_id: str) -> JobStatus:
-        status = await self._store.read(lambda queries: queries.job_status(JobId(job_id), tenant=tenant))
+    async def _status(self, tenant: TenantId, job_id: str, *, is_small: bool = False) -> JobStatus:
+        read = self._store.read_small if is_small else self._store.read
+        status = await read(lambda queries: queries.job_status(JobId(job_id), tenant=tenant))
         if status is None:
             raise _no_job(job_id)
         return status

@@ -311,9 +311,6 @@ class Queries(Protocol):
 
     def job_status(self, job_id: JobId, *, tenant: TenantId) -> JobStatus | None: ...
 
-    def job_state(self, job_id: JobId, *, tenant: TenantId) -> JobState | None:
-        """The state alone: cheap, however many tasks the job has."""
-
     def list_jobs(
         self,
         tenant: TenantId,
@@ -360,6 +357,9 @@ class Store(Protocol):
 
     async def read(self, query: Callable[[Queries], T]) -> T:
         """Runs a query that writes nothing."""
+
+    async def read_small(self, query: Callable[[Queries], T]) -> T:
+        """The same for a query of a few rows: may run at once where it is called."""
 
     def close(self) -> None:
         """Finishes what was begun, then closes. Later calls raise Unavailable."""

@@ -25,8 +25,6 @@ SELECT job_id, name, description, state, reason, generation, priority, fail_fast
        ended_at, job_key
 FROM jobs WHERE job_id = ? AND tenant = ? AND deleted_at IS NULL"""
 
-_STATE = "SELECT state FROM jobs WHERE job_id = ? AND tenant = ? AND deleted_at IS NULL"
-
 
 class SqliteQueries:
     """Implements `stores.base.Queries`."""
@@ -38,10 +36,6 @@ class SqliteQueries:
     def job_status(self, job_id: JobId, *, tenant: TenantId) -> JobStatus | None:
         row = self._db.execute(_JOB, (job_id, tenant)).fetchone()
         return None if row is None else job_status(row, self._tasks(row[11]))
-
-    def job_state(self, job_id: JobId, *, tenant: TenantId) -> JobState | None:
-        row = self._db.execute(_STATE, (job_id, tenant)).fetchone()
-        return None if row is None else JobState(row[0])
 
     def _tasks(self, job_key: int) -> tuple[TaskStatus, ...]:
         after: dict[int, list[TaskName]] = {}

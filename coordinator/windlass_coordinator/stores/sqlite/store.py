@@ -124,6 +124,12 @@ class SqliteStore:
             return await reply
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
 
+    async def read_small(self, query: Callable[[Queries], T]) -> T:
+        if self._in_memory:
+            return await self.read(query)
+        self._check_open()
+        return self._read(query)
+
     def close(self) -> None:
         if self._closed:
             return
