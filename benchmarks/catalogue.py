@@ -4,7 +4,17 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks import keepers, latency, logs, noop_rate, null_rate, spawn_limit, store_verbs, submit_million
+from benchmarks import (
+    keepers,
+    latency,
+    logs,
+    noop_rate,
+    null_agents,
+    null_rate,
+    spawn_limit,
+    store_verbs,
+    submit_million,
+)
 from benchmarks.bench import Bench
 from benchmarks.figure import Bound, Figure
 
@@ -44,6 +54,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
         measure=null_rate.measure_one_instance,
         goals={"null_rate_one_instance": (Bound(key="value", at_least=10_000),)},
     ),
+    Measurement(measure=null_agents.measure, goals={"null_rate_whole_agents": ()}),
     Measurement(
         measure=latency.measure,
         goals={

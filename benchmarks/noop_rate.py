@@ -10,13 +10,12 @@ from typing import NamedTuple
 
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure, of_rounds
-from benchmarks.programs import BenchFailed, Program
+from benchmarks.programs import Program
 from benchmarks.spawn_limit import spawn_limit
-from benchmarks.system import TRUE, Coordinator, agent, coordinator, many, ready_nodes
+from benchmarks.system import TRUE, Coordinator, agent, coordinator, many, rate_of, ready_nodes
 
 INSTANCES = 6_000
 _WARM = 1_000
-_DEADLINE_S = 180.0
 
 
 def measure(bench: Bench) -> Iterator[Figure]:
@@ -87,9 +86,4 @@ class Cost(NamedTuple):
 
 
 def _rate(on: Coordinator, instances: int) -> float:
-    """From the submission to the last result, both as the coordinator stored them."""
-    job_id = on.client.submit(many("noop", TRUE, instances=instances))
-    job = on.end_of(job_id, within_s=_DEADLINE_S)
-    if job.ended_at is None:
-        raise BenchFailed(f"{job_id} has no end: {job}")
-    return instances / (job.ended_at - job.submitted_at).total_seconds()
+    return rate_of(on, many("noop", TRUE, instances=instances), instances=instances)

@@ -15,6 +15,7 @@ from windlass_proto.model.ids import DEFAULT_CLUSTER, JobId, TaskName
 from windlass_proto.model.states import NodeState
 
 _START_S = 30.0
+_RUN_S = 180.0
 _LOOK_EVERY_S = 0.3
 TRUE = ("/bin/true",)
 
@@ -83,13 +84,15 @@ def coordinator(directory: Path) -> Iterator[Coordinator]:
 
 
 @contextmanager
-def agent(on: Coordinator, name: str, *, slots: int) -> Iterator[Program]:
+def agent(
+    on: Coordinator, name: str, *, slots: int, module: str = "windlass_agent.daemon"
+) -> Iterator[Program]:
     """An agent that has joined."""
     directory = on.directory.parent
     token_file = directory / f"{name}.token"
     token_file.write_text(on.join_token())
     arguments = [
-        *("windlass_agent.daemon", "--state", str(directory / name), "--coordinator", on.address),
+        *(module, "--state", str(directory / name), "--coordinator", on.address),
         *("--join-token-file", str(token_file), "--name", name, "--slots", str(slots)),
         *("--exit-kills", "--log-level", "warning"),
     ]
@@ -103,6 +106,14 @@ def agent(on: Coordinator, name: str, *, slots: int) -> Iterator[Program]:
 def ready_nodes(client: BlockingClient) -> dict[str, str]:
     """Names of the nodes that are ready, and how well each contains what it runs."""
     return {node.name: node.containment for node in client.nodes() if node.state is NodeState.READY}
+
+
+def rate_of(on: Coordinator, spec: JobSpec, *, instances: int) -> float:
+    """Instances/s from the submission to the last result, both as the coordinator stored them."""
+    job = on.end_of(on.client.submit(spec), within_s=_RUN_S)
+    if job.ended_at is None:
+        raise BenchFailed(f"{job.job_id} has no end: {job}")
+    return instances / (job.ended_at - job.submitted_at).total_seconds()
 
 
 def many(name: str, command: Sequence[str], *, instances: int) -> JobSpec:
