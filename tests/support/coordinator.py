@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -149,15 +150,11 @@ class InMemoryCoordinator(AbstractContextManager["InMemoryCoordinator"]):
         try:
             return self.store.run_now(verb)
         finally:
-            self.watch.look(self.rows)
+            self.store.run_now(lambda tx: self.watch.look(partial(_rows_in, tx)))
 
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """Straight from the tables: what the coordinator says of itself is what is to be checked."""
-
-        def verb(tx: Any) -> list[tuple[Any, ...]]:  # Any: SQLite's own transaction
-            return list(tx._db.execute(query, values))
-
-        return self.store.run_now(verb)
+        return self.store.run_now(lambda tx: _rows_in(tx, query, *values))
 
     def later(self, by: timedelta) -> None:
         self.now += by
@@ -404,6 +401,10 @@ def in_cluster(task: TaskSpec, cluster: str) -> TaskSpec:
 
 def needing(task: TaskSpec, **needs: Any) -> TaskSpec:
     return replace(task, resources=Resources(**needs))
+
+
+def _rows_in(tx: Any, query: str, *values: object) -> list[tuple[Any, ...]]:  # Any: SQLite's transaction
+    return list(tx._db.execute(query, values))
 
 
 def _known(node: NodeView | None) -> NodeView:
