@@ -173,6 +173,8 @@ class _StreamIntake:
                     least_bytes=self._limits.write_bytes,
                     most_bytes=self._limits.sync_bytes,
                     pause=self._limits.pause,
+                    # What is written waits for its sync, whether or not more comes.
+                    patience=self._limits.pause if self._unsynced else None,
                 )
                 if await self._write(batch):
                     yield self._answered()

@@ -67,13 +67,17 @@ class ReadAhead:
         self._has_ended, self._failure = True, failure
         self._has_news.set()
 
-    async def take(self, *, least_bytes: int, most_bytes: int, pause: timedelta) -> Batch:
-        """Waits for a request, and then for `pause` at most until `least_bytes` have come.
+    async def take(
+        self, *, least_bytes: int, most_bytes: int, pause: timedelta, patience: timedelta | None
+    ) -> Batch:
+        """Waits for a request (`patience` at most; None = for ever), and then for `pause` at most until
+        `least_bytes` have come.
 
-        Gives what there is then, up to about `most_bytes`; nothing when the sender has ended.
+        Gives what there is then, up to about `most_bytes`; nothing when none came or the sender has ended.
         """
-        await self._wait_for_bytes(1, None)
-        await self._wait_for_bytes(least_bytes, pause)
+        await self._wait_for_bytes(1, patience)
+        if self._requests:
+            await self._wait_for_bytes(least_bytes, pause)
         taken: list[AppendLogRequest] = []
         size = 0
         while self._requests and size < most_bytes:

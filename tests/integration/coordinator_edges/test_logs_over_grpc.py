@@ -99,6 +99,19 @@ async def test_a_sender_that_pauses_gets_its_answer_without_sending_more(tmp_pat
         assert await call.read() == grpc.aio.EOF
 
 
+async def test_a_sender_that_pauses_after_much_gets_its_answer_too(tmp_path: Path) -> None:
+    # More than is written at one go: what is left over must not wait for a byte that never comes.
+    piece = IntakeLimits().write_bytes + 1
+    async with a_log_server(tmp_path) as server, a_channel(server.port) as channel:
+        call = agent_pb2_grpc.AgentServiceStub(channel).AppendLog()
+        for offset in (0, piece):
+            await call.write(a_piece(offset, bytes(piece)))
+            reply: Any = await call.read()
+            assert reply.durable_end == offset + piece
+        await call.done_writing()
+        assert await call.read() == grpc.aio.EOF
+
+
 async def test_a_sender_that_goes_too_far_is_told_where_to_go_on(tmp_path: Path) -> None:
     async with a_log_server(tmp_path) as server:
         replies = await append(
