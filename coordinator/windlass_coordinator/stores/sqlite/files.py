@@ -1,11 +1,13 @@
 """Opening a SQLite file: is it ours, is it whole, is it up to date."""
 
+import os
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from windlass_coordinator.stores.schema.migrations import migrate
@@ -33,21 +35,25 @@ class OpenedDatabase:
 
 
 def open_database(path: str) -> OpenedDatabase:
-    """Opens, checks and migrates. Raises Conflict for a foreign or newer database, which is left untouched,
-    and Unavailable when it cannot be read or written."""
+    """Opens, checks and migrates; makes a new one where there is none. Raises Conflict for a foreign, damaged
+    or newer database, which is left untouched, and Unavailable when it cannot be read or written."""
     in_memory = path == IN_MEMORY
     try:
+        if not in_memory and not _is_there(path):
+            _make(path)
         writer = _connect(path)
-        _refuse_foreign(writer, path)
-        writer_engine = create_engine("sqlite://", creator=lambda: writer, poolclass=StaticPool)
-        _begin_explicitly(writer_engine)
-        with writer_engine.begin() as connection:
-            migrate(connection)
-            connection.exec_driver_sql(_FIRST_VALUES)
-        writer.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        row = writer.execute("SELECT value FROM meta WHERE key = 'incarnation'").fetchone()
+        try:
+            writer_engine = _bring_up(writer)
+            row = writer.execute("SELECT value FROM meta WHERE key = 'incarnation'").fetchone()
+        except BaseException:
+            writer.close()
+            raise
     except sqlite3.DatabaseError as error:
         raise _translated(error, path) from error
+    except DBAPIError as error:
+        raise _translated(error.orig, path) from error
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be opened: {error.strerror}") from error
     readers = writer_engine if in_memory else _reader_engine(path)
     return OpenedDatabase(writer=writer, readers=readers, incarnation=int(row[0]), in_memory=in_memory)
 
@@ -59,18 +65,71 @@ def open_reader(path: str) -> sqlite3.Connection:
     return db
 
 
+def _is_there(path: str) -> bool:
+    """Whether there is a database at `path`. Raises Conflict for what is none of ours, before any connection
+    that could write: even asking for the journal mode would change a foreign file."""
+    file, log = Path(path), Path(f"{path}-wal")
+    has_log = log.exists() and log.stat().st_size > 0
+    if not file.exists():
+        if has_log:
+            raise Conflict(f"{path} is missing, but its log {log.name} is there: restore it from a backup")
+        return False
+    if file.is_file() and file.stat().st_size == 0:
+        raise Conflict(f"{path} is empty, which no database of ours ever is: restore it from a backup")
+    if not has_log:
+        # With a log the file alone tells nothing; `immutable` makes no files beside it.
+        db = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        try:
+            _refuse_foreign(db, path)
+        finally:
+            db.close()
+    return True
+
+
+def _make(path: str) -> None:
+    """A new database, whole from the first moment that it is seen under its name."""
+    draft = Path(f"{path}.new")
+    for leftover in (draft, Path(f"{draft}-wal"), Path(f"{draft}-shm")):
+        leftover.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    db = _connect(str(draft))
+    try:
+        _bring_up(db)
+    finally:
+        db.close()
+    draft.replace(path)
+    folder = os.open(draft.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
 def _connect(path: str) -> sqlite3.Connection:
-    if path != IN_MEMORY:
-        Path(path).touch(mode=0o600)
     db = sqlite3.connect(
         path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S, cached_statements=512
     )
-    db.execute("PRAGMA journal_mode = WAL")
-    # FULL: an acknowledged commit survives a power loss (promise P1). Group commit makes it cheap.
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA temp_store = MEMORY")
-    db.execute("PRAGMA cache_size = -65536")  # KiB: 64 MiB, the hot end of a few million attempts
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        # FULL: an acknowledged commit survives a power loss (promise P1). Group commit makes it cheap.
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA temp_store = MEMORY")
+        db.execute("PRAGMA cache_size = -65536")  # KiB: 64 MiB, the hot end of a few million attempts
+    except BaseException:
+        db.close()
+        raise
     return db
+
+
+def _bring_up(writer: sqlite3.Connection) -> Engine:
+    """Brings the schema up to date, in one transaction with the mark that makes the file ours."""
+    engine = create_engine("sqlite://", creator=lambda: writer, poolclass=StaticPool)
+    _begin_explicitly(engine)
+    with engine.begin() as connection:
+        migrate(connection)
+        connection.exec_driver_sql(_FIRST_VALUES)
+        connection.exec_driver_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
+    return engine
 
 
 def _refuse_foreign(db: sqlite3.Connection, path: str) -> None:
@@ -107,7 +166,7 @@ def _begin_explicitly(engine: Engine) -> None:
     event.listen(engine, "begin", begin)
 
 
-def _translated(error: sqlite3.DatabaseError, path: str) -> Conflict | Unavailable:
+def _translated(error: BaseException | None, path: str) -> Conflict | Unavailable:
     if isinstance(error, sqlite3.OperationalError):
         return Unavailable(f"{path} cannot be opened: {error}")
     return Conflict(f"{path} is not a whole database ({error}): restore it from a backup; it was not changed")

@@ -1,0 +1,803 @@
+"""What every database behind the coordinator must do (`windlass_coordinator.stores.base`)."""
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from windlass_coordinator.core.records import (
+    ClusterKey,
+    Fact,
+    JobKey,
+    NodeView,
+    TaskBump,
+    Wakes,
+)
+from windlass_coordinator.stores import open_store
+from windlass_coordinator.stores.base import (
+    AttemptEnd,
+    Credential,
+    InstanceChange,
+    NewJob,
+    Store,
+    Transaction,
+)
+from windlass_proto.errors import Conflict, InvalidRequest, Unavailable
+from windlass_proto.model.events import Exited
+from windlass_proto.model.facts import FactKind
+from windlass_proto.model.failures import FailureKind
+from windlass_proto.model.ids import (
+    DEFAULT_CLUSTER,
+    DEFAULT_TENANT,
+    AttemptRef,
+    ClusterName,
+    Fence,
+    JobId,
+    NodeId,
+    NodeKey,
+    TaskKey,
+    TaskName,
+    TenantId,
+)
+from windlass_proto.model.resources import Resources
+from windlass_proto.model.specs import Argv, JobSpec, TaskSpec
+from windlass_proto.model.states import AttemptState, InstanceState, JobState, NodeState, TaskState
+from windlass_proto.model.status import NodeFacts
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, 123_456, tzinfo=UTC)
+SOMEBODY_ELSE = TenantId("somebody-else")
+FACTS = NodeFacts(
+    name="node", slots=4, cpu=4, memory_bytes=1 << 30, agent_version="1", os="Linux", containment="none"
+)
+
+OnDisk = Callable[[], Store]
+
+
+@pytest.fixture(params=["sqlite file", "sqlite memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Every entry of the seam."""
+    url = f"sqlite:///{tmp_path / 'windlass.db'}" if request.param == "sqlite file" else "sqlite:///:memory:"
+    store = open_store(url)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["sqlite file"])
+def open_again(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OnDisk]:
+    """Opens the same database, over and over: every entry of the seam that outlives its process."""
+    opened: list[Store] = []
+
+    def opener() -> Store:
+        opened.append(open_store(f"sqlite:///{tmp_path / 'windlass.db'}"))
+        return opened[-1]
+
+    yield opener
+    for store in opened:
+        store.close()
+
+
+def a_cluster(store: Store, name: str = DEFAULT_CLUSTER, *, tenant: TenantId = DEFAULT_TENANT) -> ClusterKey:
+    return store.run_now(lambda tx: tx.add_cluster(tenant, name, description="", now=NOW))
+
+
+def a_node(store: Store, cluster_key: ClusterKey, *, node_id: str = "node-1") -> NodeKey:
+    def verb(tx: Transaction) -> NodeKey:
+        key = tx.add_node(NodeId(node_id), FACTS, tenant=DEFAULT_TENANT, cluster_key=cluster_key, now=NOW)
+        tx.open_session(
+            the(tx.node_view(key)),
+            FACTS,
+            state_id="state",
+            boot_id="boot",
+            epoch=1,
+            nonce="nonce",
+            last_nonce="",
+            now=NOW,
+        )
+        return key
+
+    return store.run_now(verb)
+
+
+def a_task(
+    name: str = "task", *, instances: int = 1, after: tuple[str, ...] = (), **more: object
+) -> TaskSpec:
+    return TaskSpec(
+        name=TaskName(name),
+        command=Argv(args=("true",)),
+        instances=instances,
+        after=tuple(TaskName(parent) for parent in after),
+        **more,  # type: ignore[arg-type]  # a mixed bag of fields
+    )
+
+
+def new_job(cluster_key: ClusterKey, *tasks: TaskSpec, name: str = "job", priority: int = 0) -> NewJob:
+    return NewJob(
+        job_id=JobId(f"id-of-{name}"),
+        tenant=DEFAULT_TENANT,
+        spec=JobSpec(name=name, tasks=tasks or (a_task(),), priority=priority),
+        clusters={task.cluster: cluster_key for task in tasks} or {DEFAULT_CLUSTER: cluster_key},
+    )
+
+
+def a_job(
+    store: Store, cluster_key: ClusterKey, *tasks: TaskSpec, name: str = "job", priority: int = 0
+) -> JobKey:
+    job = new_job(cluster_key, *tasks, name=name, priority=priority)
+    return store.run_now(lambda tx: tx.add_job(job, now=NOW)[0])
+
+
+def claim(tx: Transaction, node_key: NodeKey, *, want: int = 1, poll_seq: int = 1) -> list[AttemptRef]:
+    """Fresh instances only."""
+    node = the(tx.node_view(node_key))
+    taken = []
+    for task in list(tx.claimable(node, limit=want)):
+        fresh = min(want, task.instance_count - task.next_index)
+        again = min(want, task.ready_again)
+        taken.append((task, again, fresh if not again else 0))
+    claimed = tx.claim(node, taken, poll_seq=poll_seq, now=NOW)
+    return [
+        AttemptRef(task_key=c.task.task_key, index=i, attempt=a, fence=Fence(f))
+        for c in claimed
+        for i, a, f in zip(c.index, c.attempt, c.fence, strict=True)
+    ]
+
+
+def the(found: NodeView | None) -> NodeView:
+    assert found is not None
+    return found
+
+
+# The seam itself
+
+
+def test_a_url_of_an_unknown_kind_names_one_that_is_known() -> None:
+    with pytest.raises(InvalidRequest, match="no such kind of database: 'mysql://x'; must be like sqlite:"):
+        open_store("mysql://x")
+
+
+# Verbs and their commits
+
+
+def test_a_verb_gives_back_what_it_returns(store: Store) -> None:
+    assert store.run_now(lambda tx: tx.cluster_names(DEFAULT_TENANT)) == []
+
+
+async def test_a_reader_sees_what_was_acknowledged(store: Store) -> None:
+    await store.run(lambda tx: tx.add_cluster(DEFAULT_TENANT, "c", description="", now=NOW))
+
+    clusters = await store.read(lambda queries: queries.list_clusters(DEFAULT_TENANT))
+
+    assert [cluster.name for cluster in clusters] == ["c"]
+
+
+async def test_a_verb_that_fails_writes_nothing_and_tells_its_caller(store: Store) -> None:
+    def fails(tx: Transaction) -> None:
+        tx.add_cluster(DEFAULT_TENANT, "half", description="", now=NOW)
+        tx.wakes.jobs.add(JobId("job"))
+        raise Conflict("not like this")
+
+    with pytest.raises(Conflict, match="not like this"):
+        await store.run(fails)
+    assert await store.run(lambda tx: tx.cluster_names(DEFAULT_TENANT)) == []
+
+
+async def test_one_failing_verb_does_not_harm_those_beside_it(store: Store) -> None:
+    def add(number: int) -> Callable[[Transaction], int]:
+        def verb(tx: Transaction) -> int:
+            tx.add_cluster(DEFAULT_TENANT, f"c{number:03}", description="", now=NOW)
+            if number % 3 == 0:
+                raise Conflict(f"{number} is divisible by three")
+            return number
+
+        return verb
+
+    outcomes = await asyncio.gather(*(store.run(add(n)) for n in range(600)), return_exceptions=True)
+
+    good = [n for n in range(600) if n % 3]
+    assert [outcome for outcome in outcomes if isinstance(outcome, int)] == good
+    refused = [outcome for outcome in outcomes if not isinstance(outcome, int)]
+    assert {type(outcome) for outcome in refused} == {Conflict}
+    assert await store.run(lambda tx: tx.cluster_names(DEFAULT_TENANT)) == [f"c{n:03}" for n in good]
+
+
+async def test_a_broken_rule_of_the_database_is_one_verbs_failure_too(store: Store) -> None:
+    def twice(tx: Transaction) -> None:
+        for _ in range(2):
+            tx.add_cluster(DEFAULT_TENANT, "same", description="", now=NOW)
+
+    def too_large(tx: Transaction) -> object:
+        return tx.attempt_views([AttemptRef(task_key=TaskKey(2**64), index=0, attempt=1, fence=Fence(1))])
+
+    good, bad, worse = await asyncio.gather(
+        store.run(lambda tx: tx.add_cluster(DEFAULT_TENANT, "good", description="", now=NOW)),
+        store.run(twice),
+        store.run(too_large),
+        return_exceptions=True,
+    )
+
+    assert isinstance(good, int)
+    assert isinstance(bad, Exception)
+    assert isinstance(worse, Exception)
+    assert await store.run(lambda tx: tx.cluster_names(DEFAULT_TENANT)) == ["good"]
+
+
+def test_verbs_may_come_from_many_threads(store: Store) -> None:
+    def add(number: int) -> object:
+        return store.run_now(
+            lambda tx: tx.add_cluster(DEFAULT_TENANT, f"c{number:03}", description="", now=NOW)
+        )
+
+    with ThreadPoolExecutor(4) as threads:
+        keys = list(threads.map(add, range(100)))
+
+    assert len(set(keys)) == 100
+
+
+def test_a_verb_sees_what_the_one_before_it_wrote(store: Store) -> None:
+    keys = [a_cluster(store, f"c{n}") for n in range(5)]
+
+    assert [store.run_now(lambda tx, n=n: tx.cluster_key(DEFAULT_TENANT, f"c{n}")) for n in range(5)] == keys  # type: ignore[misc]  # mypy cannot infer a lambda's default
+
+
+async def test_a_caller_that_goes_away_does_not_stop_its_verb(store: Store) -> None:
+    calling = asyncio.ensure_future(
+        store.run(lambda tx: tx.add_cluster(DEFAULT_TENANT, "c", description="", now=NOW))
+    )
+    await asyncio.sleep(0)
+    calling.cancel()
+
+    assert await store.run(lambda tx: tx.cluster_names(DEFAULT_TENANT)) == ["c"]
+
+
+async def test_followers_run_inside_the_commit_and_are_told_after_it(store: Store) -> None:
+    heard: list[str] = []
+    told = asyncio.Event()
+
+    def follow(tx: Transaction, wakes: Wakes) -> list[Callable[[], None]]:
+        heard.append(f"follow {sorted(wakes.clusters)} {tx.cluster_names(DEFAULT_TENANT)}")
+        tx.add_cluster(DEFAULT_TENANT, "by-follower", description="", now=NOW)
+        return [lambda: heard.append("delivered")]
+
+    def after_commit(wakes: Wakes) -> None:
+        heard.append(f"after {sorted(wakes.jobs)}")
+        told.set()
+
+    store.listen(follow=follow, after_commit=after_commit)
+
+    def verb(tx: Transaction) -> None:
+        key = tx.add_cluster(DEFAULT_TENANT, "by-verb", description="", now=NOW)
+        tx.wakes.clusters.add(key)
+        tx.wakes.jobs.add(JobId("job"))
+
+    await store.run(verb)
+    async with asyncio.timeout(5):
+        await told.wait()
+
+    assert heard == ["follow [1] ['by-verb']", "delivered", "after ['job']"]
+    assert await store.run(lambda tx: tx.cluster_names(DEFAULT_TENANT)) == ["by-follower", "by-verb"]
+
+
+async def test_nobody_follows_a_verb_that_failed(store: Store) -> None:
+    followed: list[Wakes] = []
+
+    def follow(tx: Transaction, wakes: Wakes) -> list[Callable[[], None]]:
+        followed.append(wakes)
+        return []
+
+    store.listen(follow=follow, after_commit=lambda wakes: None)
+
+    def fails(tx: Transaction) -> None:
+        tx.wakes.clusters.add(ClusterKey(1))
+        raise Conflict("no")
+
+    with pytest.raises(Conflict):
+        await store.run(fails)
+    assert followed == []
+
+
+async def test_what_a_follower_breaks_is_not_stored_and_can_be_tried_again(store: Store) -> None:
+    def follow(tx: Transaction, wakes: Wakes) -> list[Callable[[], None]]:
+        raise ValueError("a bug in a follower")
+
+    store.listen(follow=follow, after_commit=lambda wakes: None)
+
+    def verb(tx: Transaction) -> None:
+        tx.wakes.clusters.add(tx.add_cluster(DEFAULT_TENANT, "c", description="", now=NOW))
+
+    with pytest.raises(Unavailable, match="could not be written"):
+        await store.run(verb)
+    store.listen(follow=lambda tx, wakes: [], after_commit=lambda wakes: None)
+    assert await store.run(lambda tx: tx.cluster_names(DEFAULT_TENANT)) == []
+    await store.run(verb)
+
+
+async def test_a_closed_store_is_unavailable(store: Store) -> None:
+    store.close()
+    store.close()
+
+    for call in (store.run(lambda tx: None), store.read(lambda queries: None)):
+        with pytest.raises(Unavailable, match="the store is closed"):
+            await call
+    with pytest.raises(Unavailable):
+        store.run_now(lambda tx: None)
+
+
+# What is stored
+
+
+def test_an_instance_comes_into_being_when_it_is_claimed(store: Store) -> None:
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    a_job(store, cluster, a_task(instances=1_000_000))
+
+    refs = store.run_now(lambda tx: claim(tx, node, want=100))
+
+    assert [(ref.index, ref.attempt) for ref in refs] == [(index, 1) for index in range(100)]
+    assert store.run_now(lambda tx: len(tx.held_attempts(node))) == 100
+    (task,) = store.run_now(lambda tx: list(tx.claimable(the(tx.node_view(node)), limit=1)))
+    assert (task.next_index, task.ready_again, task.instance_count) == (100, 0, 1_000_000)
+
+
+@pytest.mark.parametrize("want", [1, 7, 8, 9])
+def test_a_large_claim_and_many_small_ones_are_the_same(store: Store, want: int) -> None:
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    a_job(store, cluster, a_task(instances=18))
+
+    refs = [
+        ref
+        for seq in range(-(-18 // want))
+        for ref in store.run_now(lambda tx, seq=seq: claim(tx, node, want=want, poll_seq=seq))  # type: ignore[misc]  # as above
+    ]
+
+    assert [ref.index for ref in refs] == list(range(18))
+    assert len({ref.fence for ref in refs}) == 1
+    (held,) = {attempt.state for attempt in store.run_now(lambda tx: tx.held_attempts(node))}
+    assert held is AttemptState.LEASED
+
+
+def test_what_can_be_claimed_comes_by_priority_then_age(store: Store) -> None:
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    keys = [a_job(store, cluster, name=name, priority=p) for name, p in [("a", 0), ("b", 5), ("c", 5)]]
+    store.run_now(lambda tx: tx.set_priority(keys[0], -3))
+
+    claimable = store.run_now(lambda tx: list(tx.claimable(the(tx.node_view(node)), limit=10)))
+
+    assert [task.job_id for task in claimable] == ["id-of-b", "id-of-c", "id-of-a"]
+    assert store.run_now(lambda tx: len(list(tx.claimable(the(tx.node_view(node)), limit=2)))) == 2
+
+
+def test_what_does_not_fit_a_node_or_is_not_of_its_cluster_cannot_be_claimed(store: Store) -> None:
+    cluster, other = a_cluster(store), a_cluster(store, "other")
+    node = a_node(store, cluster)
+    a_job(store, cluster, a_task("large", resources=Resources(slots=5)), name="large")
+    a_job(store, other, a_task("theirs", cluster=ClusterName("other")), name="theirs")
+    a_job(
+        store, cluster, a_task("fits", resources=Resources(slots=4, cpu=4, memory_bytes=1 << 30)), name="fits"
+    )
+
+    claimable = store.run_now(lambda tx: list(tx.claimable(the(tx.node_view(node)), limit=10)))
+
+    assert [task.name for task in claimable] == ["fits"]
+
+
+def test_a_poll_finds_what_it_has_leased_in_its_epoch(store: Store) -> None:
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    a_job(store, cluster, a_task("a", instances=2), a_task("b"))
+    refs = store.run_now(lambda tx: claim(tx, node, want=3, poll_seq=7))
+
+    def leased(poll_seq: int) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+        found = store.run_now(lambda tx: tx.leased_by_poll(the(tx.node_view(node)), poll_seq=poll_seq))
+        return [(c.task.name, c.index, c.fence) for c in found]
+
+    fence = refs[0].fence
+    assert leased(7) == [("a", (0, 1), (fence, fence)), ("b", (0,), (fence,))]
+    assert leased(8) == []
+    store.run_now(lambda tx: tx.progress_attempts([(refs[0], AttemptState.RUNNING)], now=NOW))
+    assert leased(7) == [("a", (1,), (fence,)), ("b", (0,), (fence,))]
+    store.run_now(lambda tx: tx.adopt_attempts(the(tx.node_view(node)), epoch=2))
+    assert leased(7) == []
+
+
+def test_writes_with_an_old_fence_change_no_attempt(store: Store) -> None:
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    a_job(store, cluster)
+    (ref,) = store.run_now(lambda tx: claim(tx, node))
+    old = AttemptRef(task_key=ref.task_key, index=0, attempt=1, fence=Fence(ref.fence - 1))
+    before = store.run_now(lambda tx: tx.attempt_views([ref]))
+
+    store.run_now(lambda tx: tx.progress_attempts([(old, AttemptState.RUNNING)], now=NOW))
+    store.run_now(lambda tx: tx.record_exits([(old, Exited(code=0, signal=None))], now=NOW))
+    store.run_now(lambda tx: tx.end_attempts([AttemptEnd(ref=old, state=AttemptState.FAILED)], now=NOW))
+
+    assert store.run_now(lambda tx: tx.attempt_views([ref])) == before
+
+
+def test_a_terminal_attempt_never_changes(store: Store) -> None:
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    a_job(store, cluster)
+    (ref,) = store.run_now(lambda tx: claim(tx, node))
+    end = AttemptEnd(
+        ref=ref, state=AttemptState.FAILED, failure=FailureKind.OOM, exit=Exited(code=None, signal=9)
+    )
+    store.run_now(lambda tx: tx.end_attempts([end], now=NOW))
+    before = store.run_now(lambda tx: tx.attempt_views([ref]))
+
+    store.run_now(lambda tx: tx.progress_attempts([(ref, AttemptState.RUNNING)], now=NOW))
+    store.run_now(lambda tx: tx.end_attempts([AttemptEnd(ref=ref, state=AttemptState.SUCCEEDED)], now=NOW))
+
+    (view,) = before.values()
+    assert (view.state, view.failure, view.exit_code, view.exit_signal) == ("FAILED", "OOM", None, 9)
+    assert store.run_now(lambda tx: tx.attempt_views([ref])) == before
+    assert store.run_now(lambda tx: tx.held_attempts(node)) == []
+
+
+def test_attempts_are_found_whether_they_lie_close_together_or_far_apart(store: Store) -> None:
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    a_job(store, cluster, a_task("a", instances=50), a_task("b", instances=3))
+    refs = store.run_now(lambda tx: claim(tx, node, want=50))
+    stranger = AttemptRef(task_key=TaskKey(99), index=0, attempt=1, fence=refs[0].fence)
+
+    for asked in (refs, refs[::20], [refs[0]], [refs[49], stranger, refs[52]], []):
+        views = store.run_now(lambda tx, asked=asked: tx.attempt_views(asked))  # type: ignore[misc]  # as above
+        known = {(ref.task_key, ref.index, 1) for ref in asked if ref != stranger}
+        assert known <= views.keys()
+        assert (99, 0, 1) not in views
+
+
+def test_back_offs_come_due_in_their_order(store: Store) -> None:
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    a_job(store, cluster, a_task(instances=3))
+    refs = store.run_now(lambda tx: claim(tx, node, want=3))
+    due = [NOW + timedelta(seconds=s) for s in (3, 1, 2)]
+
+    def put_off(tx: Transaction) -> None:
+        tx.end_attempts([AttemptEnd(ref=ref, state=AttemptState.FAILED) for ref in refs], now=NOW)
+        tx.change_instances(
+            [
+                InstanceChange(
+                    task_key=ref.task_key,
+                    index=ref.index,
+                    state=InstanceState.RETRY_WAIT,
+                    user_failures=1,
+                    due_at=when,
+                )
+                for ref, when in zip(refs, due, strict=True)
+            ]
+        )
+        bump = TaskBump(active=-3, retry_wait=3)
+        tx.bump_tasks({refs[0].task_key: (bump, TaskState.RUNNING)}, ended=(), now=NOW)
+
+    store.run_now(put_off)
+    key = refs[0].task_key
+
+    assert store.run_now(lambda tx: tx.next_due()) == due[1]
+    assert store.run_now(lambda tx: tx.due_instances(now=NOW, limit=9)) == []
+    at_two = store.run_now(lambda tx: tx.due_instances(now=NOW + timedelta(seconds=2), limit=9))
+    assert at_two == [(key, 1), (key, 2)]
+    assert store.run_now(lambda tx: tx.due_instances(now=due[0], limit=1)) == [(key, 1)]
+    assert store.run_now(lambda tx: tx.make_ready(at_two)) == {cluster}
+    assert store.run_now(lambda tx: tx.next_due()) == due[0]
+    again = store.run_now(lambda tx: claim(tx, node, want=9, poll_seq=2))
+    assert [(ref.index, ref.attempt) for ref in again] == [(1, 2), (2, 2)]
+    assert all(ref.fence > refs[0].fence for ref in again)
+    assert store.run_now(lambda tx: tx.failure_counts(key, 1)) == (1, 0)
+
+
+def test_stopping_attempts_are_told_by_node(store: Store) -> None:
+    cluster = a_cluster(store)
+    node, other = a_node(store, cluster), a_node(store, cluster, node_id="node-2")
+    job = a_job(store, cluster, a_task(instances=2))
+    (ours,) = store.run_now(lambda tx: claim(tx, node))
+    store.run_now(lambda tx: claim(tx, other))
+
+    assert store.run_now(lambda tx: tx.nodes_running(job)) == {node, other}
+    store.run_now(lambda tx: tx.begin_stopping(job, stop_as=JobState.STOPPED, reason="why", now=NOW))
+
+    assert store.run_now(lambda tx: tx.stopping_attempts(node)) == [ours]
+
+
+def test_a_specification_comes_back_as_it_was_accepted(store: Store) -> None:
+    cluster = a_cluster(store)
+    tasks = (
+        a_task("a", instances=3, env={"K": "wörd"}, timeout=timedelta(seconds=1.5), max_retries=2),
+        a_task("b", after=("a",), resources=Resources(cpu=0.5, memory_bytes=7, slots=2)),
+    )
+    a_job(store, cluster, *tasks)
+
+    spec = store.run_now(lambda tx: tx.job_spec(JobId("id-of-job"), tenant=DEFAULT_TENANT))
+
+    assert spec == JobSpec(name="job", tasks=tasks)
+
+
+async def test_somebody_elses_job_is_not_there(store: Store) -> None:
+    cluster = a_cluster(store)
+    a_job(store, cluster)
+    job_id = JobId("id-of-job")
+
+    assert await store.run(lambda tx: tx.job_view(job_id, tenant=SOMEBODY_ELSE)) is None
+    assert await store.run(lambda tx: tx.job_spec(job_id, tenant=SOMEBODY_ELSE)) is None
+    assert await store.read(lambda q: q.job_status(job_id, tenant=SOMEBODY_ELSE)) is None
+    listed = await store.read(
+        lambda q: q.list_jobs(SOMEBODY_ELSE, states=(), name_contains="", limit=9, before=None)
+    )
+    assert listed == ([], None)
+    instances = await store.read(
+        lambda q: q.list_instances(
+            job_id, tenant=SOMEBODY_ELSE, task="", index=None, limit=9, after=None, all_attempts=False
+        )
+    )
+    assert instances is None
+
+
+async def test_listings_go_on_where_the_last_page_ended(store: Store) -> None:
+    cluster = a_cluster(store)
+    for number in range(5):
+        a_job(store, cluster, name=f"job-{number}")
+    pages, before = [], None
+    while True:
+        jobs, before = await store.read(
+            lambda q, before=before: q.list_jobs(  # type: ignore[misc]  # as above
+                DEFAULT_TENANT, states=(), name_contains="", limit=2, before=before
+            )
+        )
+        pages.append([job.name for job in jobs])
+        if before is None:
+            break
+
+    assert pages == [["job-4", "job-3"], ["job-2", "job-1"], ["job-0"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("50%", ["50%_x"]), ("%", ["50%_x"]), ("_", ["50%_x"]), ("'", [])]
+)
+async def test_a_filter_is_text_not_a_pattern(store: Store, text: str, found: list[str]) -> None:
+    cluster = a_cluster(store)
+    for name in ("50%_x", "500x"):
+        a_job(store, cluster, name=name)
+
+    jobs, _ = await store.read(
+        lambda q: q.list_jobs(DEFAULT_TENANT, states=(), name_contains=text, limit=9, before=None)
+    )
+
+    assert [job.name for job in jobs] == found
+
+
+async def test_instances_are_listed_by_task_and_index(store: Store) -> None:
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    a_job(store, cluster, a_task("b", instances=3), a_task("a", instances=2))
+    await store.run(lambda tx: claim(tx, node, want=3))
+    seen, after = [], None
+    while True:
+        found = await store.read(
+            lambda q, after=after: q.list_instances(  # type: ignore[misc]  # as above
+                JobId("id-of-job"),
+                tenant=DEFAULT_TENANT,
+                task="",
+                index=None,
+                limit=2,
+                after=after,
+                all_attempts=False,
+            )
+        )
+        assert found is not None
+        seen += [(instance.task, instance.index) for instance in found[0]]
+        after = found[1]
+        if after is None:
+            break
+
+    assert seen == [("b", 0), ("b", 1), ("b", 2), ("a", 0), ("a", 1)]
+
+
+def test_a_submission_is_found_by_tenant_and_key(store: Store) -> None:
+    store.run_now(lambda tx: tx.add_submission(DEFAULT_TENANT, "key", request_digest="d", job_id=JobId("j")))
+
+    assert store.run_now(lambda tx: tx.find_submission(DEFAULT_TENANT, "key")) == ("d", "j")
+    assert store.run_now(lambda tx: tx.find_submission(SOMEBODY_ELSE, "key")) is None
+    assert store.run_now(lambda tx: tx.find_submission(DEFAULT_TENANT, "Key")) is None
+
+
+def test_a_credential_comes_back_as_it_was(store: Store) -> None:
+    credential = Credential(
+        token_id="t", kind="wlj", digest="d", tenant=DEFAULT_TENANT, uses_left=2, expires_at=NOW
+    )
+    store.run_now(lambda tx: tx.add_credential(credential, now=NOW))
+    store.run_now(lambda tx: tx.use_credential("t"))
+
+    found = store.run_now(lambda tx: tx.credential("t"))
+
+    assert found == Credential(
+        token_id="t", kind="wlj", digest="d", tenant=DEFAULT_TENANT, uses_left=1, expires_at=NOW
+    )
+    assert store.run_now(lambda tx: tx.credential("unknown")) is None
+
+
+def test_facts_are_taken_with_their_change(store: Store) -> None:
+    fact = Fact(kind=FactKind.JOB_SUBMITTED, tenant=DEFAULT_TENANT, payload={"index": [[0, 3]]})
+
+    store.run_now(lambda tx: tx.add_facts([fact, fact], now=NOW))
+    store.run_now(lambda tx: tx.add_facts([], now=NOW))
+
+
+def test_nodes_are_found_by_their_state(store: Store) -> None:
+    cluster = a_cluster(store)
+    ready, silent = a_node(store, cluster), a_node(store, cluster, node_id="node-2")
+    store.run_now(lambda tx: tx.set_node_state(silent, NodeState.SILENT, now=NOW))
+
+    assert store.run_now(lambda tx: tx.nodes_in((NodeState.READY,))) == [ready]
+    assert sorted(store.run_now(lambda tx: tx.nodes_in((NodeState.READY, NodeState.SILENT)))) == [
+        ready,
+        silent,
+    ]
+
+
+# What outlives a process
+
+
+def test_everything_is_there_when_it_is_opened_again(open_again: OnDisk) -> None:
+    first = open_again()
+    cluster = a_cluster(first)
+    node = a_node(first, cluster)
+    job = a_job(first, cluster, a_task("a", instances=20), a_task("b", after=("a",)))
+    refs = first.run_now(lambda tx: claim(tx, node, want=20, poll_seq=5))
+
+    def look(store: Store) -> list[object]:
+        return [
+            store.run_now(lambda tx: tx.incarnation()),
+            store.run_now(lambda tx: tx.node_view(node)),
+            store.run_now(lambda tx: tx.job_task_views(job)),
+            store.run_now(lambda tx: tx.job_edges(job)),
+            store.run_now(lambda tx: tx.attempt_views(refs)),
+            store.run_now(lambda tx: tx.leased_by_poll(the(tx.node_view(node)), poll_seq=5)),
+        ]
+
+    before = look(first)
+    first.close()
+
+    assert look(open_again()) == before
+
+
+PROGRAM = """
+import sys
+from datetime import UTC, datetime
+from windlass_coordinator.stores import open_store
+from windlass_proto.model.ids import DEFAULT_TENANT
+
+store = open_store("sqlite:///" + sys.argv[1])
+for number in range(1_000_000):
+    now = datetime.now(UTC)
+    store.run_now(lambda tx: tx.add_cluster(DEFAULT_TENANT, f"c{number}", description="", now=now))
+    print(number, flush=True)
+"""
+
+
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "windlass.db"
+    program = subprocess.Popen([sys.executable, "-c", PROGRAM, str(path)], stdout=subprocess.PIPE, text=True)
+    assert program.stdout is not None
+    with program.stdout as lines:
+        acknowledged = [int(next(lines)) for _ in range(50)]
+        program.kill()
+        acknowledged += [int(line) for line in lines if line.endswith("\n")]
+    program.wait(10)
+
+    store = open_store(f"sqlite:///{path}")
+    try:
+        stored = store.run_now(lambda tx: tx.cluster_names(DEFAULT_TENANT))
+    finally:
+        store.close()
+    assert {f"c{number}" for number in acknowledged} <= set(stored)
+    assert len(stored) - len(acknowledged) in (0, 1), "at most the one whose reply was cut off"
+
+
+# SQLite's file: what it must not be taken for
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def a_foreign_database(path: Path) -> None:
+    db = sqlite3.connect(path)
+    db.execute("CREATE TABLE recipes (name TEXT)")
+    db.commit()
+    db.close()
+
+
+def our_database(path: Path) -> None:
+    open_store(f"sqlite:///{path}").close()
+
+
+def half_of_our_database(path: Path) -> None:
+    our_database(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def a_newer_database(path: Path) -> None:
+    our_database(path)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE alembic_version SET version_num = '9999'")
+    db.commit()
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "refusal"),
+    [
+        (a_foreign_database, "is a database of another program: name another data directory"),
+        (a_newer_database, "has schema 9999, unknown to this version .*: start the newer version"),
+        (half_of_our_database, "is not a whole database .*: restore it from a backup; it was not changed"),
+        (lambda path: path.write_bytes(b"\x00\xff" * 3000), "is not a whole database .*restore it"),
+        (lambda path: path.write_bytes(b""), "is empty, .*restore it from a backup"),
+    ],
+    ids=["another program's", "a newer version's", "half of one", "noise", "emptied"],
+)
+def test_what_is_not_ours_or_not_whole_is_refused_and_left_as_it_was(
+    tmp_path: Path, make: Callable[[Path], object], refusal: str
+) -> None:
+    path = tmp_path / "windlass.db"
+    make(path)
+    before = contents(tmp_path)
+
+    with pytest.raises(Conflict, match=refusal):
+        open_store(f"sqlite:///{path}")
+
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", [".", "no/such/folder/windlass.db"])
+def test_what_cannot_be_opened_is_unavailable(tmp_path: Path, place: str) -> None:
+    with pytest.raises(Unavailable, match="cannot be opened"):
+        open_store(f"sqlite:///{tmp_path / place}")
+
+
+def test_a_database_is_for_its_owner_only(tmp_path: Path) -> None:
+    our_database(tmp_path / "windlass.db")
+
+    assert (tmp_path / "windlass.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_fences_of_a_later_incarnation_are_above_all_earlier_ones(tmp_path: Path) -> None:
+    path = tmp_path / "windlass.db"
+    store = open_store(f"sqlite:///{path}")
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    a_job(store, cluster, a_task(instances=2))
+    (before,) = store.run_now(lambda tx: claim(tx, node))
+    store.close()
+    db = sqlite3.connect(path)  # what restoring a backup does
+    db.execute("UPDATE meta SET value = '2' WHERE key = 'incarnation'")
+    db.commit()
+    db.close()
+
+    store = open_store(f"sqlite:///{path}")
+    try:
+        back = InstanceChange(task_key=before.task_key, index=0, state=InstanceState.READY, raise_fence=True)
+
+        def give_back(tx: Transaction) -> None:
+            tx.end_attempts([AttemptEnd(ref=before, state=AttemptState.RELEASED)], now=NOW)
+            tx.change_instances([back])
+            bump = TaskBump(active=-1, ready_again=1)
+            tx.bump_tasks({before.task_key: (bump, TaskState.RUNNING)}, ended=(), now=NOW)
+
+        store.run_now(give_back)
+        again = store.run_now(lambda tx: claim(tx, node, poll_seq=2))
+        fresh = store.run_now(lambda tx: claim(tx, node, poll_seq=3))
+    finally:
+        store.close()
+
+    assert before.fence >> 40 == 1
+    assert [ref.fence >> 40 for ref in again + fresh] == [2, 2]
