@@ -90,7 +90,7 @@ def _round_trips_ms(directory: Path) -> list[float]:
 async def _ask(address: str) -> list[float]:
     times = []
     async with grpc.aio.insecure_channel(address) as channel:
-        echo = channel.unary_unary("/bench/Echo")
+        echo: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/bench/Echo")
         for _ in range(_ROUND_TRIPS):
             start = time.perf_counter()
             if await echo(b"x", timeout=5.0) != b"x":
@@ -106,7 +106,7 @@ async def _serve() -> None:
         return request
 
     class _Echo(grpc.GenericRpcHandler):
-        def service(self, details: grpc.HandlerCallDetails) -> object:
+        def service(self, details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
             return grpc.unary_unary_rpc_method_handler(echo)
 
     server = grpc.aio.server()

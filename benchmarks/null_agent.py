@@ -62,7 +62,8 @@ class NullAgent:
                 protocol_version=1,
                 facts=self._facts,
             ),
-            **self._call(),
+            timeout=_TIMEOUT_S,
+            metadata=self._credential(),
         )
         self._nonce = opened.nonce
         self._session = wire.SessionRef(
@@ -90,11 +91,11 @@ class NullAgent:
             want=self._cap - self._held,
             wait=convert.duration_to_wire(_IDLE_AFTER),
         )
-        reply = await self._calls.Poll(request, **self._call())
+        reply = await self._calls.Poll(request, timeout=_TIMEOUT_S, metadata=self._credential())
         return list(reply.batches)
 
     async def _report(self, request: wire.ReportRequest, count: int, under_way: asyncio.Semaphore) -> None:
-        reply = await self._calls.Report(request, **self._call())
+        reply = await self._calls.Report(request, timeout=_TIMEOUT_S, metadata=self._credential())
         refused = [verdict for verdict in reply.verdicts if verdict != wire.EVENT_VERDICT_ACCEPTED]
         if refused:
             raise RuntimeError(f"{len(refused)} results of {count} were refused, the first with {refused[0]}")
@@ -102,11 +103,8 @@ class NullAgent:
         self._room.set()
         under_way.release()
 
-    def _call(self) -> dict[str, object]:
-        return {
-            "timeout": _TIMEOUT_S,
-            "metadata": (("authorization", f"Bearer {self._node.credential}"),),
-        }
+    def _credential(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self._node.credential}"),)
 
 
 def _all_succeeded(

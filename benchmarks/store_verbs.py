@@ -11,7 +11,7 @@ from benchmarks.bench import Bench
 from benchmarks.figure import Figure, Reference, of_rounds
 from benchmarks.programs import BenchFailed
 from benchmarks.system import TRUE, many, single_tasks
-from windlass_coordinator.core.records import Claimed
+from windlass_coordinator.core.records import Claimed, NodeView
 from windlass_coordinator.core.retry import RetryPolicy
 from windlass_coordinator.engine.claim import claim
 from windlass_coordinator.engine.report import report
@@ -70,12 +70,12 @@ class VerbStore:
         self._polls += 1
         poll_seq = self._polls
         return self._store.run_now(
-            lambda tx: claim(tx, tx.node_view(self._node_key), want=want, poll_seq=poll_seq, now=_now())
+            lambda tx: claim(tx, _node(tx, self._node_key), want=want, poll_seq=poll_seq, now=_now())
         )
 
     def report(self, events: Sequence[AttemptEvent]) -> None:
         verdicts = self._store.run_now(
-            lambda tx: report(tx, tx.node_view(self._node_key), events, rules=_RULES, now=_now())
+            lambda tx: report(tx, _node(tx, self._node_key), events, rules=_RULES, now=_now())
         )
         if set(verdicts) != {EventVerdict.ACCEPTED}:
             raise BenchFailed(f"results were refused: {set(verdicts)}")
@@ -204,7 +204,7 @@ def _with_node(tx: Transaction) -> NodeKey:
     cluster = known or tx.add_cluster(DEFAULT_TENANT, DEFAULT_CLUSTER, description="", now=_now())
     node_key = tx.add_node(NodeId("node-1"), facts, tenant=DEFAULT_TENANT, cluster_key=cluster, now=_now())
     tx.open_session(
-        tx.node_view(node_key),
+        _node(tx, node_key),
         facts,
         state_id="state",
         boot_id="boot",
@@ -214,6 +214,13 @@ def _with_node(tx: Transaction) -> NodeKey:
         now=_now(),
     )
     return node_key
+
+
+def _node(tx: Transaction, node_key: NodeKey) -> NodeView:
+    node = tx.node_view(node_key)
+    if node is None:
+        raise BenchFailed(f"node {node_key} is not in the store")
+    return node
 
 
 def _now() -> datetime:
