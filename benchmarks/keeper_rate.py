@@ -6,6 +6,7 @@ Meant to be compared with the bare limit of the same minutes, `popen_two_pipes`.
 
 import asyncio
 import multiprocessing
+import os
 import subprocess
 import tempfile
 import time
@@ -28,8 +29,10 @@ class _Bench:
 
     def __init__(self, directory: Path, slots: int) -> None:
         self._directory = directory
-        self._containment = find_containment("benchmark")
+        self._containment = find_containment(f"benchmark-{os.getpid()}")
         self._index = 0
+        self._lost = ""
+        self.done = asyncio.Event()
         self.ended: list[ExitRecord] = []
         self.on_exit: Callable[[], None] = lambda: None
         self.slots = [
@@ -38,7 +41,7 @@ class _Bench:
                 directory=directory / f"slot-{number}",
                 containment=self._containment,
                 on_record=self._on_record,
-                on_keeper_lost=_fail,
+                on_keeper_lost=self._on_lost,
                 settings=KeeperSettings(spool_limit_bytes=1 << 40),
             )
             for number in range(slots)
@@ -53,7 +56,6 @@ class _Bench:
     async def __aexit__(self, *_: object) -> None:
         for slot in self.slots:
             await slot.close(end_keeper=True)
-        self._containment.remove_all()
 
     def run(self, slot: Slot, *argv: str) -> AttemptRef:
         ref = AttemptRef(task_key=TaskKey(1), index=self._index, attempt=1, fence=Fence(1))
@@ -71,14 +73,21 @@ class _Bench:
         slot.hand_over(plan, share="benchmark")
         return ref
 
+    async def until_done(self) -> None:
+        """Raises when a keeper is lost meanwhile."""
+        await self.done.wait()
+        self.done.clear()
+        if self._lost:
+            raise AssertionError(self._lost)
+
+    def _on_lost(self, slot: int, refs: tuple[AttemptRef, ...]) -> None:
+        self._lost = f"the keeper of slot {slot} was lost with {len(refs)} attempts"
+        self.done.set()
+
     def _on_record(self, record: KeeperRecord) -> None:
         if isinstance(record, ExitRecord):
             self.ended.append(record)
             self.on_exit()
-
-
-def _fail(slot: int, refs: tuple[AttemptRef, ...]) -> None:
-    raise AssertionError(f"the keeper of slot {slot} was lost with {len(refs)} attempts")
 
 
 def keepers_alone(slots: int, n: int) -> float:
@@ -90,7 +99,6 @@ async def _keepers_alone(slots: int, n: int) -> float:
     with tempfile.TemporaryDirectory() as directory:
         async with _Bench(Path(directory), slots) as bench:
             left = n
-            done = asyncio.Event()
 
             def refill() -> None:
                 nonlocal left
@@ -100,12 +108,12 @@ async def _keepers_alone(slots: int, n: int) -> float:
                             bench.run(slot, "/bin/true")
                             left -= 1
                 if len(bench.ended) == n:
-                    done.set()
+                    bench.done.set()
 
             bench.on_exit = refill
             began = time.perf_counter()
             refill()
-            await done.wait()
+            await bench.until_done()
             took = time.perf_counter() - began
             for record in bench.ended:
                 bench.slots[0].forget(record.ref)
@@ -123,11 +131,10 @@ async def _idle_start_exit(n: int, gap_s: float) -> list[float]:
         async with _Bench(Path(directory), 1) as bench:
             for _ in range(n):
                 await asyncio.sleep(gap_s)
-                done = asyncio.Event()
-                bench.on_exit = done.set
+                bench.on_exit = bench.done.set
                 began = time.perf_counter()
                 bench.run(bench.slots[0], "/bin/true")
-                await done.wait()
+                await bench.until_done()
                 took_ms.append((time.perf_counter() - began) * 1000)
     return took_ms
 
@@ -140,11 +147,10 @@ def splice_rate(size_bytes: int) -> float:
 async def _splice_rate(size_bytes: int) -> float:
     with tempfile.TemporaryDirectory() as directory:
         async with _Bench(Path(directory), 1) as bench:
-            done = asyncio.Event()
-            bench.on_exit = done.set
+            bench.on_exit = bench.done.set
             began = time.perf_counter()
             bench.run(bench.slots[0], "head", "-c", str(size_bytes), "/dev/zero")
-            await done.wait()
+            await bench.until_done()
             took = time.perf_counter() - began
             if bench.ended[0].stdout_end != size_bytes:
                 raise AssertionError(f"{bench.ended[0]} instead of {size_bytes} bytes")

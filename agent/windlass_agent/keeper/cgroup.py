@@ -35,7 +35,9 @@ class Group:
     def others(self) -> set[int]:
         """Processes in the group without the keeper; none when there is no group."""
         if self._procs_fd >= 0:
-            text = os.pread(self._procs_fd, 1 << 20, 0)
+            text = os.pread(self._procs_fd, 4096, 0)
+            if len(text) > 4000:
+                text = os.pread(self._procs_fd, 1 << 20, 0)
         elif self._procs:
             with open(self._procs, "rb") as file:
                 text = file.read()

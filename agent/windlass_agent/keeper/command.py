@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource  # noqa: F401  (os.wait4 would load it at the first end of a command)
 import signal
 from collections.abc import Mapping
 

@@ -124,16 +124,11 @@ class Containment:
         return group is None or not any(True for _ in _processes(group))
 
     def remove(self, number: int) -> None:
-        """Groups that still hold a process stay."""
+        """The slot's groups, with the last one the node's own. What still holds a process or a slot stays."""
         for path in self._groups(number).paths():
-            with suppress(OSError):
-                path.rmdir()
-
-    def remove_all(self) -> None:
-        """The node's own groups, once all slots are removed."""
-        for top in {self._unified, self._memory, self._pids} - {None}:
-            with suppress(OSError):
-                top.rmdir()  # type: ignore[union-attr]
+            for group in (path, path.parent):
+                with suppress(OSError):
+                    group.rmdir()
 
     def orphaned_slots(self, slots: int) -> tuple[int, ...]:
         """Numbers of groups beyond this node's slots, as after a change of its configuration."""
