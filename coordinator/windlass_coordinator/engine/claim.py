@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from windlass_coordinator.core.records import ClaimableTask, Claimed, Fact, NodeView
+from windlass_coordinator.core.records import ClaimableTask, Claimed, Fact, JobKey, NodeView
 from windlass_coordinator.stores.base import Transaction
 from windlass_proto import failpoints
 from windlass_proto.model.facts import FactKind
@@ -31,16 +31,18 @@ def claim(tx: Transaction, node: NodeView, *, want: int, poll_seq: int, now: dat
 
 
 def _tell(tx: Transaction, node: NodeView, claimed: list[Claimed], *, now: datetime) -> None:
+    by_job: dict[JobKey, dict[str, list[list[int]]]] = {}
+    for c in claimed:
+        by_job.setdefault(c.task.job_key, {})[str(c.task.task_key)] = _ranges(c.index)
     facts = [
         Fact(
             kind=FactKind.INSTANCES_CLAIMED,
             tenant=node.tenant,
-            job_key=c.task.job_key,
-            task_key=c.task.task_key,
+            job_key=job_key,
             node_key=node.node_key,
-            payload={"index": _ranges(c.index)},
+            payload={"index": index},
         )
-        for c in claimed
+        for job_key, index in by_job.items()
     ]
     waiting = {c.task.job_key for c in claimed if c.task.job_is_waiting}
     if waiting:

@@ -146,19 +146,19 @@ def _count(bump: TaskBump, state: InstanceState) -> None:
 def _ended_facts(
     changes: Sequence[InstanceChange], tasks: Mapping[TaskKey, TaskView], jobs: Mapping[JobKey, JobView]
 ) -> list[Fact]:
-    """One fact for all instances of a task that went the same way, not one for each."""
-    groups: dict[tuple[TaskKey, InstanceState], list[int]] = {}
+    """One fact for all instances of a job that went the same way, not one for each."""
+    groups: dict[tuple[JobKey, InstanceState], dict[TaskKey, list[int]]] = {}
     for change in changes:
-        groups.setdefault((change.task_key, change.state), []).append(change.index)
+        group = groups.setdefault((tasks[change.task_key].job_key, change.state), {})
+        group.setdefault(change.task_key, []).append(change.index)
     return [
         Fact(
             kind=FactKind.INSTANCES_ENDED if state.is_terminal else FactKind.INSTANCES_RETRY,
-            tenant=jobs[tasks[key].job_key].tenant,
-            job_key=tasks[key].job_key,
-            task_key=key,
-            payload={"state": state, "index": indexes},
+            tenant=jobs[job_key].tenant,
+            job_key=job_key,
+            payload={"state": state, "index": {str(key): index for key, index in group.items()}},
         )
-        for (key, state), indexes in groups.items()
+        for (job_key, state), group in groups.items()
     ]
 
 
@@ -209,7 +209,7 @@ def _close_tasks(
         return
     closed = Counter(dict.fromkeys(jobs, 0))
     closed.update(tasks[key].job_key for key in ended)
-    facts = [_task_fact(_TASK_FACTS[state], tasks[key], jobs) for key, state in ended.items()]
+    facts = _task_facts([(_TASK_FACTS[state], tasks[key]) for key, state in ended.items()], jobs)
     facts += _open_children(tx, [key for key, state in ended.items() if state is TaskState.SUCCEEDED], jobs)
     by_job: dict[JobKey, list[TaskKey]] = {}
     for key, state in ended.items():
@@ -218,13 +218,20 @@ def _close_tasks(
     for job_key, roots in by_job.items():
         skipped = _skip_descendants(tx, job_key, roots, now=now)
         closed[job_key] += len(skipped)
-        facts += [_task_fact(FactKind.TASK_SKIPPED, task, jobs) for task in skipped]
+        facts += _task_facts([(FactKind.TASK_SKIPPED, task) for task in skipped], jobs)
     tx.open_tasks({job_key: -count for job_key, count in closed.items() if count})
     tx.add_facts(facts, now=now)
 
 
-def _task_fact(kind: FactKind, task: TaskView, jobs: Mapping[JobKey, JobView]) -> Fact:
-    return Fact(kind=kind, tenant=jobs[task.job_key].tenant, job_key=task.job_key, task_key=task.task_key)
+def _task_facts(happened: Sequence[tuple[FactKind, TaskView]], jobs: Mapping[JobKey, JobView]) -> list[Fact]:
+    """One fact for all tasks of a job that the same thing happened to."""
+    groups: dict[tuple[JobKey, FactKind], list[TaskKey]] = {}
+    for kind, task in happened:
+        groups.setdefault((task.job_key, kind), []).append(task.task_key)
+    return [
+        Fact(kind=kind, tenant=jobs[job_key].tenant, job_key=job_key, payload={"tasks": keys})
+        for (job_key, kind), keys in groups.items()
+    ]
 
 
 def _open_children(
@@ -236,7 +243,7 @@ def _open_children(
     blockers_gone = Counter(child for group in children.values() for child in group)
     ready = tx.unblock(blockers_gone.keys(), by=blockers_gone)
     tx.wakes.clusters |= {task.cluster_key for task in ready}
-    return [_task_fact(FactKind.TASK_READY, task, jobs) for task in ready]
+    return _task_facts([(FactKind.TASK_READY, task) for task in ready], jobs)
 
 
 def _skip_descendants(
@@ -272,10 +279,10 @@ def end_finished_jobs(tx: Transaction, keys: set[JobKey], *, now: datetime) -> N
     for job in tx.job_views(keys).values() if keys else ():
         if job.tasks_open or job.state.is_terminal:
             continue
-        tasks = tx.job_task_views(job.job_key)
-        state = decide_job_end([task.state for task in tasks], stop_as=job.stop_as)
-        failed = [task.name for task in tasks if task.state is TaskState.FAILED]
-        reason = f"task {failed[0]} failed" if failed and job.stop_as is None else ""
+        states = tx.first_task_by_state(job.job_key)
+        state = decide_job_end(states, stop_as=job.stop_as)
+        failed = states.get(TaskState.FAILED)
+        reason = f"task {failed} failed" if failed is not None and job.stop_as is None else ""
         tx.end_job(job.job_key, state, reason=reason, now=now)
         tx.wakes.jobs.add(job.job_id)
         tx.wakes.ended_jobs.add(job.job_id)

@@ -27,7 +27,16 @@ from windlass_coordinator.core.records import (
 )
 from windlass_proto.model.events import Exited
 from windlass_proto.model.failures import FailureKind
-from windlass_proto.model.ids import AttemptRef, ClusterName, JobId, NodeId, NodeKey, TaskKey, TenantId
+from windlass_proto.model.ids import (
+    AttemptRef,
+    ClusterName,
+    JobId,
+    NodeId,
+    NodeKey,
+    TaskKey,
+    TaskName,
+    TenantId,
+)
 from windlass_proto.model.specs import JobSpec
 from windlass_proto.model.states import AttemptState, InstanceState, JobState, NodeState, TaskState
 from windlass_proto.model.status import (
@@ -189,6 +198,9 @@ class JobRecords(Protocol):
     def job_views(self, keys: Collection[JobKey]) -> dict[JobKey, JobView]: ...
 
     def job_task_views(self, job_key: JobKey) -> list[TaskView]: ...
+
+    def first_task_by_state(self, job_key: JobKey) -> dict[TaskState, TaskName]:
+        """The states that tasks of the job are in, each with the first task in it."""
 
     def job_spec(self, job_id: JobId, *, tenant: TenantId) -> JobSpec | None: ...
 

@@ -27,6 +27,9 @@ INSERT INTO tasks (job_key, name, position, state, cluster_key, priority, has_wo
   blocked_by, max_retries, cpu, memory_bytes, slots, spec)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
+_CHILDREN = """
+SELECT parent_key, child_key FROM json_each(?1) k JOIN edges ON parent_key = k.value"""
+
 _UNBLOCK = """
 UPDATE tasks SET blocked_by = blocked_by - ?2,
   state = CASE WHEN state = 'WAITING' AND blocked_by = ?2 THEN 'READY' ELSE state END,
@@ -112,6 +115,13 @@ class SqliteJobs:
         )
         return [task_view(row) for row in rows]
 
+    def first_task_by_state(self, job_key: JobKey) -> dict[TaskState, TaskName]:
+        # A bare column next to min() is that of the row with the minimum (a promise of SQLite's).
+        rows = self._db.execute(
+            "SELECT state, name, min(position) FROM tasks WHERE job_key = ? GROUP BY state", (job_key,)
+        )
+        return {TaskState(row[0]): TaskName(row[1]) for row in rows}
+
     def job_spec(self, job_id: JobId, *, tenant: TenantId) -> JobSpec | None:
         row = self._db.execute(
             "SELECT job_key, name, description, priority, fail_fast FROM jobs "
@@ -131,10 +141,8 @@ class SqliteJobs:
 
     def children_of(self, keys: Collection[TaskKey]) -> dict[TaskKey, list[TaskKey]]:
         children: dict[TaskKey, list[TaskKey]] = {}
-        for key in keys:
-            rows = self._db.execute("SELECT child_key FROM edges WHERE parent_key = ?", (key,)).fetchall()
-            if rows:
-                children[key] = [TaskKey(row[0]) for row in rows]
+        for parent, child in self._db.execute(_CHILDREN, (json.dumps(list(keys)),)):
+            children.setdefault(parent, []).append(child)
         return children
 
     def job_edges(self, job_key: JobKey) -> dict[TaskKey, list[TaskKey]]:

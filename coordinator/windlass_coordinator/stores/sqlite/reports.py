@@ -1,5 +1,6 @@
 """Reports on SQLite: attempts end, instances and counters follow."""
 
+import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -47,6 +48,12 @@ _TASK_COLUMNS = (
     "retry_wait, succeeded, failed, stopped, max_retries"
 )
 
+_TASKS = f"SELECT {_TASK_COLUMNS} FROM json_each(?1) k JOIN tasks ON task_key = k.value"
+
+# Looked up, not called: a hot verb makes a thousand of them.
+_TASK_STATES = {state.value: state for state in TaskState}
+_ATTEMPT_STATES = {state.value: state for state in AttemptState}
+
 _BUMP = """
 UPDATE tasks SET active = active + ?2, ready_again = ready_again + ?3, retry_wait = retry_wait + ?4,
   succeeded = succeeded + ?5, failed = failed + ?6, stopped = stopped + ?7, state = ?8,
@@ -61,7 +68,7 @@ def task_view(row: Any) -> TaskView:
         task_key=row[0],
         job_key=JobKey(row[1]),
         name=TaskName(row[2]),
-        state=TaskState(row[3]),
+        state=_TASK_STATES[row[3]],
         cluster_key=ClusterKey(row[4]),
         instance_count=row[5],
         next_index=row[6],
@@ -187,9 +194,8 @@ class SqliteReports:
         )
 
     def task_views(self, keys: Collection[TaskKey]) -> dict[TaskKey, TaskView]:
-        select = f"SELECT {_TASK_COLUMNS} FROM tasks WHERE task_key = ?"
-        rows = [self._db.execute(select, (key,)).fetchone() for key in keys]
-        return {row[0]: task_view(row) for row in rows if row is not None}
+        rows = self._db.execute(_TASKS, (json.dumps(list(keys)),))
+        return {row[0]: task_view(row) for row in rows}
 
     def bump_tasks(
         self,
@@ -347,7 +353,7 @@ def _attempt_view(row: Any) -> AttemptView:
     return AttemptView(
         attempt=row[1],
         fence=row[2],
-        state=AttemptState(row[3]),
+        state=_ATTEMPT_STATES[row[3]],
         node_key=row[4],
         failure=None if row[5] is None else FailureKind(row[5]),
         exit_code=row[6],
