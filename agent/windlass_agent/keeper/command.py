@@ -126,6 +126,9 @@ class Command:
     def _kill(self, now: float, group: Group) -> None:
         if self.killing_since == NEVER:
             self.killing_since = now
+            if self.status is None:
+                # First, so that a shell dies of this signal and not of a fork that is forbidden.
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
             group.forbid_forks()
         has_ended = self.status is not None
         killed = group.kill_all()

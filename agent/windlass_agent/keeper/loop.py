@@ -163,14 +163,18 @@ class Keeper:
         if reserve:
             self._journal.reserve()
         record["segment"] = self._journal.number
-        self._journal.append(encode(record).encode() + b"\n")
+        line = encode(record).encode() + b"\n"
+        self._journal.append(line)
         reach(f"keeper.{record['is']}.after_write")
         if record["is"] != "intent":
-            self._tell(record, hold_s)
+            self._send(line, hold_s)
 
-    def _tell(self, record: Record, hold_s: float = 0.0) -> None:
+    def _tell(self, record: Record) -> None:
+        self._send(encode(record).encode() + b"\n", 0.0)
+
+    def _send(self, line: bytes, hold_s: float) -> None:
         if self._agent:
-            self._agent.unsent.append(encode(record).encode() + b"\n")
+            self._agent.unsent.append(line)
             self._flush_at = min(self._flush_at, boot_clock() + hold_s)
 
     def _flush(self) -> None:

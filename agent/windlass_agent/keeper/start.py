@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -34,6 +35,7 @@ def main() -> None:
     crash_at(config["crash_at"])
     keeper = Keeper(config, _make_nonce())
     listener = _listen()
+    gc.freeze()  # What is there now stays: it need not be looked through again and again.
     keeper.admit(_take_stdin(), is_trusted=True)
     keeper.serve(listener)
     listener.close()

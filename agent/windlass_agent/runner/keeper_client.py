@@ -47,6 +47,8 @@ EMPTY_S = 5.0
 """For the processes of a lost keeper to vanish, before its attempts are given up without that proof."""
 STUCK_LOOK_S = 1.0
 """Processes that would not vanish are killed again this often; until they are gone the slot is not used."""
+TIDY_S = 1.0
+"""What commands left behind is removed this often at most."""
 LOOK_S = 0.003
 """While something is about to happen in another process."""
 
@@ -128,6 +130,7 @@ class Slot:
         """Commands of a dead keeper, to be found by their session where there is no group."""
         self._timer: asyncio.TimerHandle | None = None
         self._give_up_at = 0.0
+        self._tidy_at = 0.0
         self._tidying: asyncio.Future[None] | None = None
 
     @property
@@ -196,6 +199,8 @@ class Slot:
             await self._end_keeper()
         if self._tidying:
             await asyncio.wait([self._tidying])
+        if self._directory.has_trash():
+            await asyncio.to_thread(self._directory.empty_trash)
         if self._timer:
             self._timer.cancel()
         if self._connection:
@@ -351,9 +356,12 @@ class Slot:
                     self._deliver(record, content.segment_of[ref].number)
 
     def _tidy(self) -> None:
-        if self._directory.has_trash() and (self._tidying is None or self._tidying.done()):
-            loop = asyncio.get_running_loop()
-            self._tidying = loop.run_in_executor(None, self._directory.empty_trash)
+        """What commands left in the work directory, removed off the loop and not after each of them."""
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._tidy_at and (self._tidying is None or self._tidying.done()):
+            self._tidy_at = loop.time() + TIDY_S
+            if self._directory.has_trash():
+                self._tidying = loop.run_in_executor(None, self._directory.empty_trash)
 
     # When the keeper is gone
 
