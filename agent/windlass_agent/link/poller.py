@@ -22,6 +22,9 @@ from windlass_proto.v1 import agent_pb2 as wire
 _PATIENCE_S = 0.1
 """How long demand may be small before a poll is sent anyway."""
 
+_BREATH_S = 0.001
+"""About what a command takes to start; the poll is parked again before a short command has ended."""
+
 log = structlog.get_logger()
 
 
@@ -44,6 +47,7 @@ class Poller:
                 reply = await self._poll(session, want, limit)
                 if reply is not None:
                     await self._apply(reply)
+                    await self._start_first(reply, want)
         except (SessionLost, Denied):
             return
 
@@ -95,6 +99,12 @@ class Poller:
         while not self._work.demand().is_urgent:
             self._work.demand_changed.clear()
             await self._work.demand_changed.wait()
+
+    async def _start_first(self, reply: wire.PollReply, want: int) -> None:
+        """What has come goes to the keepers before the next poll takes the processor from them; when less came
+        than was asked for there is no more to get, and no hurry."""
+        came = sum(len(batch.index) for batch in reply.batches)
+        await asyncio.sleep(_BREATH_S if 0 < came < want else 0.0)
 
     async def _apply(self, reply: wire.PollReply) -> None:
         if reply.batches:
