@@ -19,8 +19,8 @@ from windlass import Client
 
 _SUBMISSIONS = 150
 _PAUSE_S = 0.01
-"""Between submissions, so that each finds an idle system; as long as in the peers' scripts. The round trips of
-the reference have the same pause: what wakes up from idling is twice as slow as what is warm."""
+"""Between submissions, so that each finds an idle system; as long as in the peers' scripts. The round trips
+of the reference have the same pause: what wakes up from idling is twice as slow as what is warm."""
 _WARM = 10
 _CHAIN = 50
 _ROUND_TRIPS = 300

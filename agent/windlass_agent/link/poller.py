@@ -101,8 +101,10 @@ class Poller:
             await self._work.demand_changed.wait()
 
     async def _start_first(self, reply: wire.PollReply, want: int) -> None:
-        """What has come goes to the keepers before the next poll takes the processor from them; when less came
-        than was asked for there is no more to get, and no hurry."""
+        """What has come goes to the keepers before the next poll takes the processor from them.
+
+        When less came than was asked for there is no more to get, and no hurry.
+        """
         came = sum(len(batch.index) for batch in reply.batches)
         await asyncio.sleep(_BREATH_S if 0 < came < want else 0.0)
 

@@ -14,10 +14,10 @@ from structlog.testing import capture_logs
 
 from windlass_coordinator.auth.identity import (
     AdminIdentity,
+    AgentIdentity,
     Authenticator,
     CredentialRecord,
     Identity,
-    AgentIdentity,
     UserIdentity,
 )
 from windlass_coordinator.auth.tokens import RANDOM_BYTES, Token, TokenKind, new_token
