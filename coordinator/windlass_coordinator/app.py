@@ -59,10 +59,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         set_up_logging(settings.log_level)
         with exclusive(settings.data_directory):
             asyncio.run(_run(settings))
-    except WindlassError as error:
-        print(f"windlass-coordinator: {error}", file=sys.stderr)
+    except (WindlassError, BaseExceptionGroup) as error:
+        why = _innermost(error)
+        if not isinstance(why, WindlassError):
+            raise
+        print(f"windlass-coordinator: {why}", file=sys.stderr)
         return _CANNOT_START
     return 0
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What went wrong, without the groups of tasks that were open around it."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 async def _run(settings: config.Settings) -> None:

@@ -195,7 +195,7 @@ class SpokenAgent:
     def __init__(self, transcript: Transcript, name: str) -> None:
         self._transcript = transcript
         self.name = name
-        self.node_id = self.credential = self.nonce = ""
+        self.node_id = self.credential = self.cluster = self.nonce = ""
         self.epoch = self.poll_seq = 0
         self.facts = wire.NodeFacts(
             name=name,
@@ -222,7 +222,7 @@ class SpokenAgent:
 
     def become(self, reply: wire.JoinReply | None) -> None:
         if reply is not None:
-            self.node_id, self.credential = reply.node_id, reply.credential
+            self.node_id, self.credential, self.cluster = reply.node_id, reply.credential, reply.cluster
 
     async def open_session(self, *inventory: wire.InventoryItem, boot_id: str = "boot-1") -> Any:
         request = wire.OpenSessionRequest(
@@ -264,9 +264,10 @@ class SpokenAgent:
     async def heartbeat(self, *ended: wire.AttemptRef) -> Any:
         return await self.say("Heartbeat", wire.HeartbeatRequest(session=self.session, hb_seq=1, ended=ended))
 
-    async def enter(self) -> None:
+    async def enter(self, cluster: str = "") -> None:
         """Joins and opens a session beside the conversation."""
-        token = await self._transcript.ask("CreateJoinToken", clusters_pb2.CreateJoinTokenRequest())
+        request = clusters_pb2.CreateJoinTokenRequest(cluster=cluster)
+        token = await self._transcript.ask("CreateJoinToken", request)
         lines = list(self._transcript.lines)
         await self.join(token.token)
         await self.open_session()

@@ -79,7 +79,8 @@ class Fleet:
     def note_poll(self, node_key: NodeKey, *, epoch: int, poll_seq: int) -> bool:
         """Remembers the poll; True when it may be a repetition: its first answer must be looked up."""
         seen = self._last_poll.get(node_key)
-        self._last_poll[node_key] = (epoch, poll_seq)
+        # The newest: a late poll of an older session must not make a repetition look new.
+        self._last_poll[node_key] = max((epoch, poll_seq), seen or (0, 0))
         # Never seen: it may have been answered by this coordinator's former life.
         return seen is None or seen >= (epoch, poll_seq)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,16 +20,26 @@ from windlass_coordinator.rpc.interceptors import current_node as calling_node
 from windlass_coordinator.rpc.log_archive import LogArchive
 from windlass_coordinator.stores.base import Store, Transaction
 from windlass_proto import convert
-from windlass_proto.errors import Denied, Unavailable
+from windlass_proto.checks.words import Findings, check_between, check_text
+from windlass_proto.errors import Denied, InvalidRequest, Unavailable
 from windlass_proto.model.assignments import AssignmentBatch, SessionRef
 from windlass_proto.model.events import AttemptEvent, Exited, PrepareFailed, StoppedEarly
 from windlass_proto.model.ids import AttemptRef, JobId, NodeId, NodeKey
+from windlass_proto.model.status import NodeFacts
 from windlass_proto.model.verdicts import EventVerdict
 from windlass_proto.v1 import agent_pb2 as wire
 from windlass_proto.v1 import agent_pb2_grpc
 
 # A commit that serves a poll is at most this far from telling it.
 _DELIVERY_DEADLINE_S = 5.0
+
+# One reply must stay well below the 4 MiB of a message; who wants more polls again.
+_MOST_PER_POLL = 4096
+# The store's integers end here.
+_POLL_SEQ_END = 1 << 63
+
+_LONGEST_FACT = 1024
+_LARGEST_MACHINE = 1 << 60
 
 _NEVER_WANTED = (EventVerdict.SUPERSEDED, EventVerdict.UNKNOWN, EventVerdict.CONFLICT)
 
@@ -71,7 +81,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             credential_id=secret.token_id,
             credential_digest=secret.digest,
         )
-        facts = convert.node_facts_from_wire(request.facts)
+        facts = _facts(request.facts)
 
         def verb(tx: Transaction) -> NodeView:
             known = tx.credential(token.token_id)
@@ -90,7 +100,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             state_id=request.state_id,
             boot_id=request.boot_id,
             last_nonce=request.last_nonce,
-            facts=convert.node_facts_from_wire(request.facts),
+            facts=_facts(request.facts),
             inventory=[convert.inventory_item_from_wire(item) for item in request.inventory],
         )
         nonce = secrets.token_hex(16)
@@ -122,13 +132,15 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
 
     async def Poll(self, request: wire.PollRequest, context: Context) -> wire.PollReply:
         session, node_key = _session(request.session)
+        if not 0 < request.poll_seq < _POLL_SEQ_END:
+            raise InvalidRequest(f"poll_seq: must be above 0 and below {_POLL_SEQ_END}")
         may_repeat = self._fleet.note_poll(node_key, epoch=session.node_epoch, poll_seq=request.poll_seq)
         poll = ParkedPoll(
             node_key=node_key,
             cluster_key=await self._cluster_of(node_key),
             epoch=session.node_epoch,
             poll_seq=request.poll_seq,
-            want=request.want,
+            want=min(request.want, _MOST_PER_POLL),
             reply=asyncio.get_running_loop().create_future(),
             told_stops=self._told_stops.get(node_key, frozenset()),
         )
@@ -143,12 +155,24 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self._parked.park(poll)
         try:
             earlier = await self._store.run(nudge)
-            answer = PollAnswer(claimed=earlier) if earlier else await self._wait(poll, request)
+            answer = await (self._again(poll, earlier, nudge) if earlier else self._wait(poll, request))
         finally:
             self._parked.withdraw(poll)
         if answer.stops:
             self._told_stops[node_key] = frozenset(answer.stops)
         return _poll_reply(answer)
+
+    async def _again(
+        self,
+        poll: ParkedPoll,
+        earlier: Sequence[Claimed],
+        look: Callable[[Transaction], Sequence[Claimed]],
+    ) -> PollAnswer:
+        """What the poll has leased already; and more, when a commit served it before it was withdrawn."""
+        if not self._parked.withdraw(poll):
+            await self._delivered(poll)
+            earlier = await self._store.run(look)
+        return PollAnswer(claimed=earlier)
 
     async def _wait(self, poll: ParkedPoll, request: wire.PollRequest) -> PollAnswer:
         longest = self._fleet.timing().poll_wait
@@ -158,7 +182,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         except TimeoutError:
             if self._parked.withdraw(poll):
                 return PollAnswer()
-        # A commit is serving it at this moment. Should that fail, the agent asks again with this poll_seq.
+        return await self._delivered(poll)
+
+    async def _delivered(self, poll: ParkedPoll) -> PollAnswer:
+        """The answer of a commit that is serving it now. Should that fail, the agent asks again with this
+        poll_seq."""
         try:
             return await asyncio.wait_for(poll.reply, _DELIVERY_DEADLINE_S)
         except TimeoutError:
@@ -239,6 +267,17 @@ def _caller(node_id: str) -> NodeKey:
     if identity.node_id != node_id:
         raise Denied("a node may act for itself only")
     return identity.node_key
+
+
+def _facts(message: wire.NodeFacts) -> NodeFacts:
+    """What a machine says of itself; raises InvalidRequest for what cannot be kept."""
+    findings = Findings()
+    for name in ("name", "agent_version", "os", "containment"):
+        check_text(findings, f"facts.{name}", getattr(message, name), longest_bytes=_LONGEST_FACT)
+    for name in ("cpu", "memory_bytes", "slots"):
+        check_between(findings, f"facts.{name}", getattr(message, name), low=0, high=_LARGEST_MACHINE)
+    findings.raise_if_any()
+    return convert.node_facts_from_wire(message)
 
 
 def _session(message: wire.SessionRef) -> tuple[SessionRef, NodeKey]:

@@ -22,7 +22,7 @@ from windlass_proto.checks.words import Findings, check_between
 from windlass_proto.errors import InvalidJob, InvalidRequest, NotFound
 from windlass_proto.model.ids import JobId, TenantId
 from windlass_proto.model.specs import JobSpec
-from windlass_proto.model.states import LogStream
+from windlass_proto.model.states import LogState, LogStream
 from windlass_proto.model.status import JobStatus
 from windlass_proto.v1 import jobs_pb2 as wire
 from windlass_proto.v1 import jobs_pb2_grpc
@@ -195,8 +195,8 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         if request.limit < 0:
             raise InvalidRequest(f"limit: must be >= 0 (is {request.limit})")
         found = await self._first_facts(tenant, request)
-        if found is None:
-            yield wire.LogChunk(state=wire.LOG_STATE_STREAMING)
+        if not isinstance(found, LogFacts):
+            yield wire.LogChunk(state=convert.LOG_STATE.to_wire(found))
             return
 
         async def facts() -> StreamFacts:
@@ -219,8 +219,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             chunk.attempt = found.attempt
             yield chunk
 
-    async def _first_facts(self, tenant: TenantId, request: wire.ReadLogRequest) -> LogFacts | None:
-        """The attempt whose log is meant; None when there is none yet. A follower waits for it."""
+    async def _first_facts(self, tenant: TenantId, request: wire.ReadLogRequest) -> LogFacts | LogState:
+        """The attempt whose log is meant. While there is none a follower waits, others get the state of the
+        empty log: whether anything may still come."""
         with self._watchers.watching(JobId(request.job_id)) as watch:
             while True:
                 watch.changed.clear()
@@ -233,8 +234,10 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                     raise NotFound(f"there is no instance {request.task}/{request.index} of {request.job_id}")
                 if request.attempt:
                     raise NotFound(f"there is no attempt {request.attempt} of {request.task}/{request.index}")
-                if not request.follow or status.state.is_terminal or task.state.is_terminal:
-                    return None
+                if status.state.is_terminal or task.state.is_terminal:
+                    return LogState.COMPLETE
+                if not request.follow:
+                    return LogState.STREAMING
                 await watch.changed.wait()
 
     async def _log_facts(

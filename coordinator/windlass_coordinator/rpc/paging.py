@@ -28,7 +28,7 @@ def read_token(token: str, *, length: int) -> tuple[int, ...] | None:
         return None
     try:
         position = json.loads(base64.urlsafe_b64decode(token.encode()))
-    except (binascii.Error, ValueError):
+    except (binascii.Error, ValueError, RecursionError):
         position = None
     is_place = isinstance(position, list) and len(position) == length
     if not is_place or not all(type(part) is int and 0 <= part < 2**63 for part in position):

@@ -125,3 +125,11 @@ def test_a_poll_may_be_a_repetition_unless_its_number_is_new_here() -> None:
     assert not fleet.note_poll(NODE, epoch=1, poll_seq=8)
     assert fleet.note_poll(NODE, epoch=1, poll_seq=8)
     assert not fleet.note_poll(NODE, epoch=2, poll_seq=1)
+
+
+def test_a_late_poll_of_an_older_session_does_not_make_a_repetition_look_new() -> None:
+    fleet, _ = a_fleet()
+    fleet.note_poll(NODE, epoch=2, poll_seq=1)
+
+    assert fleet.note_poll(NODE, epoch=1, poll_seq=99)
+    assert fleet.note_poll(NODE, epoch=2, poll_seq=1)

@@ -34,6 +34,7 @@ def test_a_result_is_recorded_with_all_that_the_keeper_measured(coordinator: InM
     job = coordinator.submit()
     node = coordinator.node()
     ref = coordinator.claim_one(node)
+    coordinator.later(timedelta(seconds=5))
 
     measured = exits(
         7,
@@ -59,6 +60,18 @@ def test_a_result_is_recorded_with_all_that_the_keeper_measured(coordinator: InM
     assert (attempt.user_cpu, attempt.system_cpu) == (timedelta(microseconds=5), timedelta(microseconds=6))
     assert attempt.ended_at == coordinator.now
     assert attempt.started_at == coordinator.now - timedelta(seconds=2)
+
+
+def test_nothing_starts_before_it_was_leased_whatever_a_node_measured(
+    coordinator: InMemoryCoordinator,
+) -> None:
+    job = coordinator.submit()
+    node = coordinator.node()
+    ref = coordinator.claim_one(node)
+
+    coordinator.report(node, ref, exits(ran_for_us=2**62))
+
+    assert coordinator.instance(job).attempts[0].started_at == coordinator.now
 
 
 def test_states_follow_the_events(coordinator: InMemoryCoordinator) -> None:

@@ -30,15 +30,15 @@ _DENSE = 4
 _ATTEMPT = "SELECT idx, attempt, fence, state, node_key, failure, exit_code, exit_signal FROM attempts "
 
 _END = """
-UPDATE attempts SET state = ?, ended_at = ?, started_at = coalesce(started_at, ?), failure = ?, reason = ?,
-  exit_code = coalesce(?, exit_code), exit_signal = coalesce(?, exit_signal),
+UPDATE attempts SET state = ?, ended_at = ?, started_at = coalesce(started_at, max(leased_at, ?)),
+  failure = ?, reason = ?, exit_code = coalesce(?, exit_code), exit_signal = coalesce(?, exit_signal),
   ran_for_us = coalesce(?, ran_for_us), user_cpu_us = coalesce(?, user_cpu_us),
   system_cpu_us = coalesce(?, system_cpu_us), peak_memory_bytes = coalesce(?, peak_memory_bytes),
   stdout_end = coalesce(?, stdout_end), stderr_end = coalesce(?, stderr_end)
 WHERE task_key = ? AND idx = ? AND attempt = ? AND fence = ? AND ended_at IS NULL"""
 
 _EXITED = """
-UPDATE attempts SET state = 'FINALIZING', started_at = coalesce(started_at, ?), exit_code = ?,
+UPDATE attempts SET state = 'FINALIZING', started_at = coalesce(started_at, max(leased_at, ?)), exit_code = ?,
   exit_signal = ?, ran_for_us = ?, user_cpu_us = ?, system_cpu_us = ?, peak_memory_bytes = ?,
   stdout_end = ?, stderr_end = ?
 WHERE task_key = ? AND idx = ? AND attempt = ? AND fence = ? AND ended_at IS NULL"""

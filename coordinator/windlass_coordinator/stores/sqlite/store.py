@@ -27,7 +27,7 @@ from windlass_coordinator.stores.sqlite.nodes import SqliteNodes
 from windlass_coordinator.stores.sqlite.queries import SqliteQueries
 from windlass_coordinator.stores.sqlite.reports import SqliteReports
 from windlass_coordinator.stores.sqlite.steering import SqliteSteering
-from windlass_proto.errors import Unavailable
+from windlass_proto.errors import InvalidRequest, Unavailable
 
 T = TypeVar("T")
 
@@ -214,7 +214,7 @@ class SqliteStore:
         except Exception as error:  # noqa: BLE001 - it is the caller's, who gets it
             self._db.execute("ROLLBACK TO verb")
             self._db.execute("RELEASE verb")
-            return _Outcome(order.reply, None, error)
+            return _Outcome(order.reply, None, _for_caller(error))
         self._db.execute("RELEASE verb")
         wakes.merge(mine)
         return _Outcome(order.reply, result, None)
@@ -244,6 +244,15 @@ class SqliteStore:
                 self._after_commit(wakes)
 
         self._loop.call_soon_threadsafe(deliver)
+
+
+def _for_caller(error: Exception) -> Exception:
+    """A number that no column can hold is the caller's mistake; the driver calls it an overflow."""
+    if not isinstance(error, OverflowError):
+        return error
+    refusal = InvalidRequest(f"a number is too large to be stored: {error}")
+    refusal.__cause__ = error
+    return refusal
 
 
 def _ask(order: _Order, query: Callable[[], Any]) -> _Outcome:
