@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from windlass_coordinator.core.records import Wakes
-from windlass_coordinator.engine.fleet import Fleet
+from windlass_coordinator.engine.fleet import Fleet, Silence
 from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.engine.sweep import forget_nodes, mark_silent, ready_due, replace_attempts
 from windlass_coordinator.logstore.base import LogStore
@@ -90,6 +90,13 @@ class SilenceWatch:
 
     async def _look(self) -> None:
         silence = self._fleet.look()
+        try:
+            await self._act_on(silence)
+        except WindlassError:
+            self._fleet.tell_again(silence)
+            raise
+
+    async def _act_on(self, silence: Silence) -> None:
         for node_key in silence.expired:
             await self._store.run(partial(mark_silent, node_key=node_key, now=_now()))
             _log.warning("node.silent", node_key=node_key)

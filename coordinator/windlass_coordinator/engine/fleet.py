@@ -103,3 +103,14 @@ class Fleet:
         for node_key in forget:
             self.forget(node_key)
         return Silence(expired=tuple(expired), replace=tuple(replace), forget=tuple(forget))
+
+    def tell_again(self, silence: Silence) -> None:
+        """What follows from it could not be stored: the next look tells of it once more."""
+        for node_key in silence.forget:
+            self.expect(node_key)
+        for node_key in silence.expired:
+            if node_key in self._heard:
+                self._heard[node_key].silent = False
+        for node_key in silence.replace:
+            if node_key in self._heard:
+                self._heard[node_key].replaced = False

@@ -108,6 +108,22 @@ def test_a_restarted_coordinator_counts_silence_from_its_own_start() -> None:
     assert fleet.look() == Silence(expired=(), replace=(NODE,), forget=())
 
 
+def test_a_silence_that_could_not_be_stored_is_told_again() -> None:
+    fleet, clock = a_fleet()
+    fleet.hear(NODE)
+    clock.now_s += 301
+    silence = fleet.look()
+
+    fleet.tell_again(silence)
+
+    assert fleet.look() == silence == Silence(expired=(NODE,), replace=(NODE,), forget=())
+    clock.now_s += 24 * 3600
+    forgotten = fleet.look()
+    fleet.tell_again(forgotten)
+    clock.now_s += 25 * 3600
+    assert fleet.look() == Silence(expired=(NODE,), replace=(NODE,), forget=(NODE,))
+
+
 def test_a_node_that_left_is_never_missed() -> None:
     fleet, clock = a_fleet()
     fleet.hear(NODE)
