@@ -57,13 +57,17 @@ def test_the_exit_code_of_wait_is_the_jobs(user: User) -> None:
     ended = user.types("wait", "last")
     assert ended.code == 7, ended
     assert "FAILED" in ended.out
+    assert "USER_EXIT exit code 7\n" in ended.err
     shown = user.gets("job", "last")
     assert "task/0 failed on laptop-" in shown
     assert "windlass logs" in shown
 
 
 def test_a_command_that_does_not_exist_fails_with_127_and_a_reason(user: User) -> None:
-    assert user.types("submit", "--follow", "--", "no-such-program").code == 127
+    ended = user.types("submit", "--follow", "--", "no-such-program")
+    assert ended.code == 127, ended
+    assert "task/0 failed on laptop-" in ended.err
+    assert "USER_CONFIG no-such-program: command not found (exit code 127)" in ended.err
     (instance,) = user.gets_json("job", "last")["claimed_instances"]
     assert "no-such-program" in instance["attempts"][-1]["reason"]
 

@@ -1,4 +1,4 @@
-"""What every command needs: a client for its time, jobs by short names, and the job's end as an exit code."""
+"""What every command needs: a client for its time, and jobs by short names."""
 
 import asyncio
 import re
@@ -14,8 +14,6 @@ from windlass.client import Client
 from windlass.profile import Profile, find_profile
 from windlass_proto.errors import InvalidRequest, NotFound
 from windlass_proto.model.ids import JobId
-from windlass_proto.model.states import InstanceState, JobState, TaskState
-from windlass_proto.model.status import JobStatus
 
 T = TypeVar("T")
 
@@ -75,18 +73,3 @@ async def find_job(client: Client, name: str) -> JobId:
             f"{name!r} fits several jobs, such as {found[0]} and {found[1]}: give more of it"
         )
     return found[0]
-
-
-async def exit_code_of(client: Client, job: JobStatus) -> int:
-    """0 when the job succeeded, else the exit code of its first failed instance, else 1."""
-    if job.state is JobState.SUCCEEDED:
-        return 0
-    for task in job.tasks:
-        if task.state is not TaskState.FAILED and not task.counts.failed:
-            continue
-        async for instance in client.instances(job.job_id, task.name):
-            if instance.state is not InstanceState.FAILED or not instance.attempts:
-                continue
-            code = instance.attempts[-1].exit_code
-            return code if code is not None and 1 <= code <= 255 else 1
-    return 1

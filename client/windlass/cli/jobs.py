@@ -3,14 +3,14 @@
 import asyncio
 import sys
 from datetime import timedelta
-from itertools import islice
 from typing import Any
 
 import click
 
 from windlass.cli import render
-from windlass.cli.invocation import Invocation, exit_code_of, find_job, pass_invocation
+from windlass.cli.invocation import Invocation, find_job, pass_invocation
 from windlass.cli.options import DURATION
+from windlass.cli.troubles import exit_code_of, find_troubles, print_troubles
 from windlass.client import Client
 from windlass.quantities import format_duration
 from windlass_proto.model.states import JobState
@@ -18,7 +18,6 @@ from windlass_proto.model.status import InstanceStatus, JobStatus
 
 EXIT_NOT_ENDED = 124
 """As timeout(1) says that a time is up."""
-_TROUBLES_SHOWN = 10
 _INSTANCES_SHOWN = 1000
 
 _job_argument = click.argument("job")
@@ -97,12 +96,13 @@ def show_job(invocation: Invocation, *, job: str, task: str, as_json: bool) -> N
         job_id = await find_job(client, job)
         status = await client.get(job_id)
         instances: list[InstanceStatus] = []
-        if task or as_json or any(one.counts.failed for one in status.tasks):
-            async for instance in client.instances(job_id, task, all_attempts=bool(task)):
-                if len(instances) >= _INSTANCES_SHOWN:
-                    click.echo(f"(the first {_INSTANCES_SHOWN} instances are shown)", err=True)
-                    break
-                instances.append(instance)
+        if not task and not as_json:
+            return status, list(await find_troubles(client, status))
+        async for instance in client.instances(job_id, task, all_attempts=bool(task)):
+            if len(instances) >= _INSTANCES_SHOWN:
+                click.echo(f"(the first {_INSTANCES_SHOWN} instances are shown)", err=True)
+                break
+            instances.append(instance)
         return status, instances
 
     status, instances = invocation.run(fetch)
@@ -114,7 +114,7 @@ def show_job(invocation: Invocation, *, job: str, task: str, as_json: bool) -> N
         _print_instances(instances)
         return
     _print_job(status)
-    _print_troubles(status, instances)
+    print_troubles(status, instances)
 
 
 def _print_job(job: JobStatus) -> None:
@@ -157,15 +157,6 @@ def _exit_text(code: int | None, signal: int | None) -> str:
     if signal is not None:
         return f"signal {signal}"
     return "-" if code is None else str(code)
-
-
-def _print_troubles(job: JobStatus, instances: list[InstanceStatus]) -> None:
-    failed = [one for one in instances if one.attempts and one.attempts[-1].failure]
-    for instance in islice(failed, _TROUBLES_SHOWN):
-        attempt = instance.attempts[-1]
-        where = f"{instance.task}/{instance.index}"
-        click.echo(f"\n{where} failed on {attempt.node_name}: {attempt.failure} {attempt.reason}")
-        click.echo(f"  see: windlass logs {render.short_id(job.job_id)} {where} --stderr")
 
 
 @click.command("stop")
@@ -267,22 +258,23 @@ def wait_for_job(invocation: Invocation, *, job: str, timeout: timedelta | None,
       windlass wait 3f9a --timeout 2h && echo done
     """
 
-    async def wait(client: Client) -> tuple[JobStatus, int] | None:
+    async def wait(client: Client) -> tuple[JobStatus, tuple[InstanceStatus, ...]] | None:
         job_id = await find_job(client, job)
         try:
             async with asyncio.timeout(timeout.total_seconds() if timeout else None):
                 status = await client.wait(job_id)
         except TimeoutError:
             return None
-        return status, await exit_code_of(client, status)
+        return status, await find_troubles(client, status)
 
     ended = invocation.run(wait)
     if ended is None:
         click.echo(f"error: {job} has not ended within {timeout}; it goes on", err=True)
         sys.exit(EXIT_NOT_ENDED)
-    status, code = ended
+    status, troubles = ended
     if as_json:
         render.print_json(status)
     else:
         click.echo(f"{status.job_id} {status.state}" + (f": {status.reason}" if status.reason else ""))
-    sys.exit(code)
+    print_troubles(status, troubles, err=True)
+    sys.exit(exit_code_of(status, troubles))

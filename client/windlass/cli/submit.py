@@ -11,8 +11,9 @@ import click
 
 from windlass.cli import render
 from windlass.cli.follow import follow_job
-from windlass.cli.invocation import Invocation, exit_code_of, pass_invocation
+from windlass.cli.invocation import Invocation, pass_invocation
 from windlass.cli.options import DURATION, ENV, MAPPING, SIZE
+from windlass.cli.troubles import exit_code_of, find_troubles, print_troubles
 from windlass.client import Client
 from windlass.documents import JobDocument
 from windlass.jobfile import PlannedJob, plan_job, read_job_file, with_overrides
@@ -134,7 +135,9 @@ async def _submit(client: Client, spec: JobSpec, *, follow: bool, as_json: bool)
         return 0
     click.echo(f"submitted {job_id} ({spec.name})", err=True)
     status = await follow_job(client, job_id)
-    return await exit_code_of(client, status)
+    troubles = await find_troubles(client, status)
+    print_troubles(status, troubles, err=True)
+    return exit_code_of(status, troubles)
 
 
 def _hint(job_id: JobId) -> None:
