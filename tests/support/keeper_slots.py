@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.left_processes import standing_in
 from windlass_agent.core.run_plan import CommandPlan, ExitRecord, KeeperRecord, StartRecord
 from windlass_agent.runner.cgroups import Containment, find_containment
 from windlass_agent.runner.keeper_client import Slot, SlotInventory
@@ -109,9 +110,12 @@ class SlotUnderTest:
         return int((self.directory / "slot" / "keeper.lock").read_text())
 
     def others_in_group(self) -> list[int]:
+        """What a command has left behind; on a machine without cgroups, what stands in the slot's directory."""
         group = self.containment.slot_groups(0).procs
-        assert group is not None
-        pids = [int(line) for line in (group / "cgroup.procs").read_text().split()]
+        if group is None:
+            pids = standing_in(self.directory / "slot")
+        else:
+            pids = [int(line) for line in (group / "cgroup.procs").read_text().split()]
         return [pid for pid in pids if pid != self.keeper_pid()]
 
     def _on_record(self, record: KeeperRecord) -> None:

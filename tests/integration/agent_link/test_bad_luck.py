@@ -14,6 +14,7 @@ from tests.support.agent_system import (
     until,
     until_exists,
 )
+from tests.support.left_processes import naming
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import OutputMapping
@@ -85,8 +86,7 @@ async def test_sigint_ends_commands_too_and_they_are_tried_again_at_no_cost_to_t
         job_id = await client.submit(a_job("interrupted", a_command_that_waits(place)))
         await until_exists(place / "began.0.1")
         assert agent.end(signal.SIGINT) == 0
-        left = subprocess.run(["pgrep", "-f", str(place)], capture_output=True, text=True, check=False)
-        assert left.stdout == ""
+        assert naming(str(place)) == []
         agent.start_again()
         await until_exists(place / "began.0.2")
         (place / "gate").touch()
@@ -129,8 +129,7 @@ async def test_stopping_a_job_ends_its_commands_and_starts_no_more(
         status = await client.wait(job_id)
     assert status.state is JobState.STOPPED
     assert sorted(path.name for path in place.iterdir()) == ["began.0.1"]
-    left = subprocess.run(["pgrep", "-f", str(place)], capture_output=True, text=True, check=False)
-    assert left.stdout == ""
+    assert naming(str(place)) == []
 
 
 async def test_work_that_waits_behind_a_long_command_goes_to_another_node(
