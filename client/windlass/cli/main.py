@@ -76,6 +76,7 @@ for _command in (
     jobs.set_priority,
     nodes.list_nodes,
     nodes.list_clusters,
+    nodes.cluster_group,
     nodes.make_join_token,
     store.store,
 ):

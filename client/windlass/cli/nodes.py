@@ -1,5 +1,6 @@
-"""`windlass nodes`, `clusters`, `join-token`."""
+"""`windlass nodes`, `clusters`, `cluster`, `join-token`."""
 
+import sys
 from datetime import timedelta
 
 import click
@@ -66,6 +67,59 @@ def list_clusters(invocation: Invocation, *, as_json: bool) -> None:
         for cluster in clusters
     ]
     render.print_table(("cluster", "nodes ready", "slots", "description"), rows)
+
+
+@click.group("cluster")
+def cluster_group() -> None:
+    """Create and delete clusters; `windlass clusters` lists them.
+
+    \b
+    Examples:
+      windlass cluster create gpu --description "the two machines with cards"
+      windlass submit "python3 train.py" --cluster gpu
+      windlass cluster delete gpu
+    """
+
+
+@cluster_group.command("create")
+@click.argument("name")
+@click.option("--description", default="", help="For people.")
+@render.json_option
+@pass_invocation
+def create_cluster(invocation: Invocation, *, name: str, description: str, as_json: bool) -> None:
+    """Create a cluster: nodes join it with a token of its own, and jobs name it with --cluster.
+
+    \b
+    Examples:
+      windlass cluster create gpu
+      windlass cluster create gpu --description "the two machines with cards" --json
+    """
+    cluster = invocation.run(lambda client: client.create_cluster(name, description=description))
+    if as_json:
+        render.print_json(cluster)
+        return
+    click.echo(f"{cluster.name} created")
+    if sys.stdout.isatty():
+        click.echo(f"its nodes join with: windlass join-token --cluster {cluster.name}", err=True)
+
+
+@cluster_group.command("delete")
+@click.argument("name")
+@render.json_option
+@pass_invocation
+def delete_cluster(invocation: Invocation, *, name: str, as_json: bool) -> None:
+    """Delete a cluster that has no nodes and no work.
+
+    \b
+    Examples:
+      windlass cluster delete gpu
+      windlass cluster delete gpu --json
+    """
+    invocation.run(lambda client: client.delete_cluster(name))
+    if as_json:
+        render.print_json({"name": name, "deleted": True})
+        return
+    click.echo(f"{name} deleted")
 
 
 @click.command("join-token")

@@ -1,0 +1,26 @@
+"""What the command line says: clusters made and deleted, mistakes named in the user's own words."""
+
+from tests.e2e.laptop_user import User
+
+
+def test_a_cluster_is_created_listed_and_deleted(user: User) -> None:
+    assert user.gets("cluster", "create", "gpu", "--description", "with cards") == "gpu created\n"
+    assert ("gpu", "with cards") in [(one["name"], one["description"]) for one in user.gets_json("clusters")]
+    assert user.gets("join-token", "--cluster", "gpu").startswith("wlj_")
+    again = user.types("cluster", "create", "gpu")
+    assert (again.code, again.out, len(again.err.splitlines())) == (1, "", 1)
+    assert user.gets("cluster", "delete", "gpu") == "gpu deleted\n"
+    assert [one["name"] for one in user.gets_json("clusters")] == ["default"]
+    gone = user.types("cluster", "delete", "gpu")
+    assert (gone.code, gone.out, "gpu" in gone.err) == (1, "", True)
+
+
+def test_a_cluster_is_created_and_deleted_by_programs(user: User) -> None:
+    made = user.gets_json("cluster", "create", "big")
+    assert (made["name"], made["nodes_ready"], made["description"]) == ("big", 0, "")
+    assert user.gets_json("cluster", "delete", "big") == {"name": "big", "deleted": True}
+
+
+def test_a_cluster_with_nodes_stays(user: User) -> None:
+    refused = user.types("cluster", "delete", "default")
+    assert (refused.code, "'default' still has" in refused.err) == (1, True)
