@@ -107,9 +107,10 @@ async def serving(settings: config.Settings) -> AsyncIterator[Running]:
         logs = open_log_store(data / "logs")
         stack.callback(logs.close)
         parts = await stack.enter_async_context(_Parts.assembled(settings, store, logs))
-        server, address = open_server(settings.listen, _services(settings, store, parts))
+        services = _services(settings, store, parts)
+        server, address = open_server(settings.listen, services)
         await server.start()
-        stack.push_async_callback(_stop, server, parts)
+        stack.push_async_callback(_stop, server, services.guard, parts.parked)
         web = WebServer(settings.http, registry=_metrics(parts), why_not_ready=lambda: None)
         await stack.enter_async_context(_answering(web))
         yield Running(grpc=address, http=str(web.address))
@@ -235,10 +236,11 @@ def _credential_lookup(store: Store) -> CredentialLookup:
     return lookup
 
 
-async def _stop(server: grpc.aio.Server, parts: _Parts) -> None:
-    """Parked polls end at once with "go away"; calls that are being served have a moment to finish."""
-    for poll in parts.parked.drain():
+async def _stop(server: grpc.aio.Server, guard: CallGuard, parked: ParkedPolls) -> None:
+    """Parked polls and streams end at once; calls that are being served have a moment to finish."""
+    for poll in parked.drain():
         poll.answer(PollAnswer(go_away=True))
+    guard.end_streams()
     await server.stop(_GRACE_S)
 
 

@@ -110,7 +110,7 @@ class SlotUnderTest:
         return int((self.directory / "slot" / "keeper.lock").read_text())
 
     def others_in_group(self) -> list[int]:
-        """What a command has left behind; on a machine without cgroups, what stands in the slot's directory."""
+        """What a command has left behind; without cgroups, what stands in the slot's directory."""
         group = self.containment.slot_groups(0).procs
         if group is None:
             pids = standing_in(self.directory / "slot")

@@ -7,11 +7,11 @@ it (decision D3). Polls are parked from the event loop and served from the store
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from windlass_coordinator.core.records import Claimed, ClusterKey, NodeView, Wakes
+from windlass_coordinator.core.records import Claimed, ClusterKey, Wakes
 from windlass_coordinator.engine.claim import claim
 from windlass_coordinator.stores.base import Transaction
 from windlass_proto.model.ids import AttemptRef, NodeKey
@@ -33,6 +33,8 @@ class ParkedPoll:
 
     node_key: NodeKey
     cluster_key: ClusterKey
+    capacity: NodeCapacity
+    """When the session began; the claim itself looks at the node again."""
     epoch: int
     poll_seq: int
     want: int
@@ -112,15 +114,18 @@ class ParkedPolls:
             polls = list(self._hungry.get(cluster_key, {}).values())
         # What found nothing once finds nothing again: machines of one size are asked once.
         without_luck: set[NodeCapacity] = set()
-        for poll, node in _with_nodes(tx, polls):
-            if node.capacity in without_luck:
+        for poll in polls:
+            if poll.capacity in without_luck:
+                continue
+            node = tx.node_view(poll.node_key)
+            if node is None or node.epoch != poll.epoch:
                 continue
             claimed = claim(tx, node, want=poll.want, poll_seq=poll.poll_seq, now=self._clock())
             if claimed:
                 self._deliver(poll, PollAnswer(claimed=claimed), deliveries)
             if sum(len(c.index) for c in claimed) < poll.want:
                 # It could have taken more, so there is no more for machines like this one.
-                without_luck.add(node.capacity)
+                without_luck.add(poll.capacity)
                 if len(without_luck) >= _SIZES_ASKED:
                     return
 
@@ -139,10 +144,3 @@ class ParkedPolls:
 
 # Each different machine size costs a query per wake-up; the rest hear of the work with their next poll.
 _SIZES_ASKED = 32
-
-
-def _with_nodes(tx: Transaction, polls: Iterable[ParkedPoll]) -> Iterable[tuple[ParkedPoll, NodeView]]:
-    for poll in polls:
-        node = tx.node_view(poll.node_key)
-        if node is not None and node.epoch == poll.epoch:
-            yield poll, node

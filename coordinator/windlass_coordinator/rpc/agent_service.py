@@ -25,6 +25,7 @@ from windlass_proto.errors import Denied, InvalidRequest, Unavailable
 from windlass_proto.model.assignments import AssignmentBatch, SessionRef
 from windlass_proto.model.events import AttemptEvent, Exited, PrepareFailed, StoppedEarly
 from windlass_proto.model.ids import AttemptRef, JobId, NodeId, NodeKey
+from windlass_proto.model.resources import NodeCapacity
 from windlass_proto.model.status import NodeFacts
 from windlass_proto.model.verdicts import EventVerdict
 from windlass_proto.v1 import agent_pb2 as wire
@@ -66,8 +67,8 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self._intake = parts.intake
         self._archive = parts.archive
         self._rules = parts.rules
-        # A node never changes its cluster.
-        self._clusters: dict[NodeKey, ClusterKey] = {}
+        # A node never changes its cluster, and its size only with a new session.
+        self._places: dict[NodeKey, tuple[ClusterKey, NodeCapacity]] = {}
         self._told_stops: dict[NodeKey, frozenset[AttemptRef]] = {}
 
     async def Join(self, request: wire.JoinRequest, context: Context) -> wire.JoinReply:
@@ -105,7 +106,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         )
         nonce = secrets.token_hex(16)
 
-        def verb(tx: Transaction) -> tuple[ClusterKey, wire.OpenSessionReply]:
+        def verb(tx: Transaction) -> tuple[NodeView, wire.OpenSessionReply]:
             node = tx.node_view(node_key)
             if node is None:
                 raise Denied("this node is not known here: join again")
@@ -118,13 +119,16 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 rules=self._rules,
                 now=_now(),
             )
-            return node.cluster_key, wire.OpenSessionReply(
+            return node, wire.OpenSessionReply(
                 node_epoch=opened.epoch,
                 nonce=opened.nonce,
                 verdicts=[convert.verdict_item_to_wire(item) for item in opened.verdicts],
             )
 
-        self._clusters[node_key], reply = await self._store.run(verb)
+        node, reply = await self._store.run(verb)
+        facts = opening.facts
+        capacity = NodeCapacity(cpu=facts.cpu, memory_bytes=facts.memory_bytes, slots=facts.slots)
+        self._places[node_key] = (node.cluster_key, capacity)
         self._told_stops.pop(node_key, None)
         self._fleet.hear(node_key)
         reply.timing.CopyFrom(convert.timing_to_wire(self._fleet.timing()))
@@ -135,9 +139,11 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         if not 0 < request.poll_seq < _POLL_SEQ_END:
             raise InvalidRequest(f"poll_seq: must be above 0 and below {_POLL_SEQ_END}")
         may_repeat = self._fleet.note_poll(node_key, epoch=session.node_epoch, poll_seq=request.poll_seq)
+        cluster_key, capacity = await self._place_of(node_key)
         poll = ParkedPoll(
             node_key=node_key,
-            cluster_key=await self._cluster_of(node_key),
+            cluster_key=cluster_key,
+            capacity=capacity,
             epoch=session.node_epoch,
             poll_seq=request.poll_seq,
             want=min(request.want, _MOST_PER_POLL),
@@ -248,13 +254,13 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self._fleet.forget(node_key)
         return wire.LeaveReply()
 
-    async def _cluster_of(self, node_key: NodeKey) -> ClusterKey:
-        if node_key not in self._clusters:
+    async def _place_of(self, node_key: NodeKey) -> tuple[ClusterKey, NodeCapacity]:
+        if node_key not in self._places:
             node = await self._store.run(lambda tx: tx.node_view(node_key))
             if node is None:
                 raise Denied("this node is not known here: join again")
-            self._clusters[node_key] = node.cluster_key
-        return self._clusters[node_key]
+            self._places[node_key] = (node.cluster_key, node.capacity)
+        return self._places[node_key]
 
 
 def _now() -> datetime:

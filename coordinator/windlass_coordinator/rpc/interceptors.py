@@ -4,6 +4,7 @@ One interceptor does all three, because each layer costs every call. A wrapped h
 and kept; per call there remain one look-up of the token and the setting of a context variable.
 """
 
+import asyncio
 import inspect
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,7 +25,7 @@ from windlass_coordinator.auth.identity import (
     UserIdentity,
 )
 from windlass_coordinator.rpc.status import wire_error
-from windlass_proto.errors import Denied, WindlassError
+from windlass_proto.errors import Denied, Unavailable, WindlassError
 
 # The handlers of all methods pass through here: their message types are not known, nor needed.
 Handler = Any
@@ -58,6 +59,14 @@ class CallGuard(grpc.aio.ServerInterceptor):
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
         self._guarded: dict[str, Handler] = {}
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._is_going_down = False
+
+    def end_streams(self) -> None:
+        """Ends calls that would go on for as long as somebody listens; they are told to come again."""
+        self._is_going_down = True
+        for stream in self._streams:
+            stream.cancel()
 
     async def intercept_service(
         self,
@@ -108,6 +117,9 @@ class CallGuard(grpc.aio.ServerInterceptor):
         access = METHODS.get(method)
 
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+            stream = asyncio.current_task()
+            if stream is not None:
+                self._streams.add(stream)
             try:
                 await self._admit(access, context)
                 async with aclosing(serve(request, context)) as replies:
@@ -115,8 +127,16 @@ class CallGuard(grpc.aio.ServerInterceptor):
                         yield reply
             except grpc.aio.AbortError:
                 raise
+            except asyncio.CancelledError:
+                if not self._is_going_down or stream is None:
+                    raise  # the caller has gone
+                stream.uncancel()
+                await _abort(context, method, Unavailable("this coordinator is going down: call again"))
             except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
                 await _abort(context, method, error)
+            finally:
+                if stream is not None:
+                    self._streams.discard(stream)
 
         return guarded
 
