@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from tests.e2e.laptop_user import DEADLINE_S, User
-from windlass import Client, JobSpec, ShellLine, TaskName, TaskSpec
-from windlass_proto.model.states import LogState
+from windlass import BlockingClient, Client, JobSpec, LogState, ShellLine, TaskName, TaskSpec
+
+SAY = TaskName("say")
 
 
 def test_a_command_runs_three_times_and_its_output_is_shown(user: User) -> None:
@@ -198,9 +199,22 @@ def test_the_nodes_are_the_agents_that_were_started(user: User) -> None:
 async def test_output_asked_for_right_after_the_end_is_all_there(user: User) -> None:
     command = "head -c 3000000 /dev/zero | tr '\\0' x"
     async with Client(user.laptop.profile()) as client:
-        spec = JobSpec(name="big", tasks=(TaskSpec(name=TaskName("say"), command=ShellLine(line=command)),))
+        spec = JobSpec(name="big", tasks=(TaskSpec(name=SAY, command=ShellLine(line=command)),))
         job_id = await client.submit(spec)
         await client.wait(job_id)
-        chunks = [chunk async for chunk in client.follow_log(job_id, "say")]
+        chunks = [chunk async for chunk in client.follow_log(job_id, SAY)]
     assert b"".join(chunk.data for chunk in chunks) == b"x" * 3_000_000
     assert chunks[-1].state is LogState.COMPLETE
+
+
+def test_a_part_of_a_log_is_read_without_an_event_loop(user: User) -> None:
+    with BlockingClient.open(user.laptop.profile()) as client:
+        spec = JobSpec(name="part", tasks=(TaskSpec(name=SAY, command=ShellLine(line="printf 0123456789")),))
+        job_id = client.submit(spec)
+        whole = list(client.follow_log(job_id, SAY))
+        assert b"".join(chunk.data for chunk in whole) == b"0123456789"
+        assert b"".join(chunk.data for chunk in client.follow_log(job_id, SAY, offset=7)) == b"789"
+        part = list(client.read_log(job_id, SAY, offset=2, limit=3))
+        assert b"".join(chunk.data for chunk in part) == b"234"
+        assert {chunk.attempt for chunk in (*whole, *part)} == {1}
+        assert client.newest().job_id == job_id

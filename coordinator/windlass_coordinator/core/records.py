@@ -71,6 +71,9 @@ class ClaimableTask:
     spec: bytes
     cluster: ClusterName
     job_is_waiting: bool
+    """No instance of the job has been claimed yet."""
+    is_fresh: bool
+    """No instance of the task has been claimed yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

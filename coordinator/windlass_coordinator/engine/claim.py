@@ -6,6 +6,7 @@ from windlass_coordinator.core.records import ClaimableTask, Claimed, Fact, JobK
 from windlass_coordinator.stores.base import Transaction
 from windlass_proto import failpoints
 from windlass_proto.model.facts import FactKind
+from windlass_proto.model.ids import TaskKey
 from windlass_proto.model.states import NodeState
 
 
@@ -43,6 +44,14 @@ def _tell(tx: Transaction, node: NodeView, claimed: list[Claimed], *, now: datet
             payload={"index": index},
         )
         for job_key, index in by_job.items()
+    ]
+    fresh: dict[JobKey, list[TaskKey]] = {}
+    for c in claimed:
+        if c.task.is_fresh:
+            fresh.setdefault(c.task.job_key, []).append(c.task.task_key)
+    facts += [
+        Fact(kind=FactKind.TASK_STARTED, tenant=node.tenant, job_key=job_key, payload={"tasks": keys})
+        for job_key, keys in fresh.items()
     ]
     waiting = {c.task.job_key for c in claimed if c.task.job_is_waiting}
     if waiting:

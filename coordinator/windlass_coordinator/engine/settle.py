@@ -27,6 +27,7 @@ _TASK_FACTS = {
     TaskState.SUCCEEDED: FactKind.TASK_SUCCEEDED,
     TaskState.FAILED: FactKind.TASK_FAILED,
     TaskState.STOPPED: FactKind.TASK_STOPPED,
+    TaskState.SKIPPED: FactKind.TASK_SKIPPED,
 }
 
 
@@ -265,13 +266,20 @@ def _skip_descendants(
 
 def stop_live_job(tx: Transaction, job: JobView, *, stop_as: JobState, reason: str, now: datetime) -> None:
     """No new claims from here on; live attempts are asked to stop; nodes are woken to hear of it."""
-    tx.begin_stopping(job.job_key, stop_as=stop_as, reason=reason, now=now)
+    ended = tx.begin_stopping(job.job_key, stop_as=stop_as, reason=reason, now=now)
     tx.wakes.nodes |= tx.nodes_running(job.job_key)
     tx.wakes.jobs.add(job.job_id)
-    fact = Fact(
+    by_state: dict[TaskState, list[TaskKey]] = {}
+    for key, state in ended.items():
+        by_state.setdefault(state, []).append(key)
+    stopping = Fact(
         kind=FactKind.JOB_STOPPING, tenant=job.tenant, job_key=job.job_key, payload={"reason": reason}
     )
-    tx.add_facts([fact], now=now)
+    tasks = [
+        Fact(kind=_TASK_FACTS[state], tenant=job.tenant, job_key=job.job_key, payload={"tasks": keys})
+        for state, keys in by_state.items()
+    ]
+    tx.add_facts([stopping, *tasks], now=now)
 
 
 def end_finished_jobs(tx: Transaction, keys: set[JobKey], *, now: datetime) -> None:

@@ -225,9 +225,12 @@ class JobRecords(Protocol):
 
     def end_job(self, job_key: JobKey, state: JobState, *, reason: str, now: datetime) -> None: ...
 
-    def begin_stopping(self, job_key: JobKey, *, stop_as: JobState, reason: str, now: datetime) -> None:
+    def begin_stopping(
+        self, job_key: JobKey, *, stop_as: JobState, reason: str, now: datetime
+    ) -> dict[TaskKey, TaskState]:
         """The job, its live attempts and their instances become STOPPING; idle instances become STOPPED;
-        tasks with live attempts become STOPPING, other open ones STOPPED or (never ready) SKIPPED."""
+        tasks with live attempts become STOPPING, other open ones STOPPED or (never ready) SKIPPED. Returns
+        the tasks that are terminal by this."""
 
     def nodes_running(self, job_key: JobKey) -> set[NodeKey]:
         """Nodes with live attempts of the job."""

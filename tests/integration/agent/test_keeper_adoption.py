@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,36 @@ async def test_a_keeper_that_died_before_the_agent_came_back_is_told_by_its_jour
         assert (found.lost, found.running, found.alive, found.rebooted) == ((running,), None, False, False)
         assert not is_running(start.pid)
         assert (await slot.run("true")).code == 0
+
+
+@pytest.mark.parametrize("with_groups", [True, False])
+async def test_a_copy_of_a_slot_leaves_the_originals_command_alone(tmp_path: Path, with_groups: bool) -> None:
+    async with a_slot(tmp_path / "original", containment=None if with_groups else GROUPLESS) as slot:
+        ended, running = slot.hand_over("true"), slot.hand_over("sleep", "1000")
+        start = await slot.start_of(running)
+        subprocess.run(["cp", "-a", tmp_path / "original", tmp_path / "copy"], check=True)
+        async with a_slot(tmp_path / "other", containment=GROUPLESS) as other:
+            copy = SlotUnderTest(tmp_path / "copy", other.containment, other.settings)
+            found = await copy.slot.adopt()
+            await copy.slot.close(end_keeper=True)
+        assert ([record.ref for record in found.ended], found.lost, found.alive) == (
+            [ended],
+            (running,),
+            False,
+        )
+        assert is_running(start.pid)
+
+
+async def test_a_slot_that_was_renamed_is_no_copy(tmp_path: Path) -> None:
+    async with a_slot(tmp_path / "before", containment=GROUPLESS) as slot:
+        running = slot.hand_over("sleep", "1000")
+        start, keeper = await slot.start_of(running), slot.keeper_pid()
+        await slot.slot.close(end_keeper=False)
+        os.kill(keeper, signal.SIGKILL)
+        os.waitpid(keeper, 0)
+        slot.directory = slot.directory.rename(tmp_path / "after")
+        assert (await slot.restart_agent()).lost == (running,)
+        assert not is_running(start.pid)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,19 @@ async def test_the_environment_is_exactly_the_plans(tmp_path: Path) -> None:
         ]
         await slot.end_of(refs[-1])
         found = [slot.output(ref).decode() for ref in refs]
-    assert found == ["A=1\0B=zwei\nZeilen\0", "A=2\0C=ü\0", ""]
+    work = f"WINDLASS_WORK_DIR={tmp_path}/slot/work\0"
+    assert found == [f"A=1\0B=zwei\nZeilen\0{work}", f"A=2\0C=ü\0{work}", work]
+
+
+async def test_a_command_is_told_its_work_directory(tmp_path: Path) -> None:
+    line = 'test "$WINDLASS_WORK_DIR" -ef . && echo "$WINDLASS_WORK_DIR"'
+    async with a_slot(tmp_path / "state") as slot:
+        of_slot = slot.hand_over("/bin/sh", "-c", line)
+        own = slot.hand_over("/bin/sh", "-c", line, work_dir=str(tmp_path))
+        as_planned = slot.hand_over("/bin/sh", "-c", line, env=PATH | {"WINDLASS_WORK_DIR": "."})
+        await slot.end_of(as_planned)
+        told = [slot.output(ref).decode() for ref in (of_slot, own, as_planned)]
+    assert told == [f"{tmp_path}/state/slot/work\n", f"{tmp_path}\n", ".\n"]
 
 
 async def test_plans_of_many_tasks_are_not_mixed_up(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What becomes of work when programs are ended, killed, or given too much."""
 
+import json
 import re
 import signal
 import subprocess
@@ -9,12 +10,15 @@ import pytest
 
 from tests.support.agent_system import (
     DEADLINE_S,
+    AgentUnderTest,
     SystemUnderTest,
     a_job,
     until,
     until_exists,
 )
 from tests.support.left_processes import naming
+from tests.support.s3_server import free_port
+from windlass_agent.runner.cgroups import read_trees
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import OutputMapping
@@ -96,6 +100,77 @@ async def test_sigint_ends_commands_too_and_they_are_tried_again_at_no_cost_to_t
     assert [attempt.state for attempt in instance.attempts] == [AttemptState.LOST, AttemptState.SUCCEEDED]
     assert instance.attempts[0].failure is FailureKind.INFRA_NODE_LOST
     assert instance.user_failures == 0
+
+
+def groups_of(agent: AgentUnderTest) -> list[Path]:
+    """The node's groups, in every tree of this machine."""
+    state_id = json.loads((agent.state / "node.json").read_text())["state_id"]
+    trees = read_trees(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+    bases = {path for path in (trees.unified, *trees.v1.values()) if path}
+    return [group for base in bases for group in base.glob(f"windlass-{state_id}*")]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_an_agent_that_ends_everything_leaves_no_group(
+    system: SystemUnderTest, tmp_path: Path, how: signal.Signals
+) -> None:
+    cluster = f"groups-{how.name.lower()}"
+    agent = await system.start_agent(cluster, "--exit-kills", slots=2)
+    place = tmp_path / "place"
+    async with system.client() as client:
+        job_id = await client.submit(a_job(cluster, a_command_that_waits(place)))
+        await until_exists(place / "began.0.1")
+        assert groups_of(agent)
+        assert agent.end(how) == 0
+        assert groups_of(agent) == []
+        await client.stop(job_id)
+
+
+async def test_groups_stay_for_commands_that_outlive_their_agent_and_for_nothing_else(
+    system: SystemUnderTest, tmp_path: Path
+) -> None:
+    agent = await system.start_agent("groups-kept")
+    before = groups_of(agent)
+    agent.end(signal.SIGTERM)
+    assert before
+    assert groups_of(agent) == []
+    agent.start_again()
+    place = tmp_path / "place"
+    async with system.client() as client:
+        job_id = await client.submit(a_job("groups-kept", a_command_that_waits(place)))
+        await until_exists(place / "began.0.1")
+        agent.end(signal.SIGTERM)
+        assert sorted(groups_of(agent)) == sorted(before)
+        agent.start_again()
+        (place / "gate").touch()
+        assert (await client.wait(job_id)).state is JobState.SUCCEEDED
+
+
+async def test_an_agent_on_a_copy_of_the_state_leaves_the_originals_command_alone(
+    system: SystemUnderTest, tmp_path: Path
+) -> None:
+    agent = await system.start_agent("copied")
+    place, copy, log = tmp_path / "place", tmp_path / "copy", tmp_path / "log"
+    nowhere = f"127.0.0.1:{free_port()}"
+    async with system.client() as client:
+        job_id = await client.submit(a_job("copied", a_command_that_waits(place)))
+        await until_exists(place / "began.0.1")
+        subprocess.run(["cp", "-a", agent.state, copy], check=True)
+        command = [*agent.command[:3], "--state", str(copy), "--coordinator", nowhere]
+        with log.open("wb") as out, subprocess.Popen(command, stderr=out) as other:
+
+            async def has_looked() -> bool:
+                return "session.refused" in log.read_text()
+
+            await until(has_looked)
+            other.send_signal(signal.SIGINT)
+            assert other.wait(DEADLINE_S) == 0
+        (place / "gate").touch()
+        status = await client.wait(job_id)
+        (instance,) = [one async for one in client.instances(job_id, all_attempts=True)]
+    assert "attempts.adopted" in log.read_text()
+    assert [attempt.state for attempt in instance.attempts] == [AttemptState.SUCCEEDED]
+    assert status.state is JobState.SUCCEEDED
 
 
 async def test_a_coordinator_that_is_killed_and_restarted_costs_no_command(

@@ -119,7 +119,9 @@ async def test_watchers_do_not_keep_it_from_ending(own: CoordinatorProcess) -> N
         async with asyncio.timeout(DEADLINE_S), aclosing(client.watch(job_id)) as statuses:
             assert (await anext(statuses)).state is JobState.WAITING
             own.ask_to_end()
-            assert await asyncio.to_thread(own.exit_code) == 0
+            # Calls that are being served have 10 s to end; a watch would use up all of them.
+            async with asyncio.timeout(8):
+                assert await asyncio.to_thread(own.exit_code) == 0
 
 
 async def test_everything_is_there_after_an_ordinary_end_and_after_a_kill(own: CoordinatorProcess) -> None:

@@ -15,7 +15,7 @@ _RANGE_FROM = 8
 
 _CLAIMABLE = """
 SELECT t.task_key, t.job_key, j.job_id, t.name, t.instance_count, t.next_index, t.ready_again, t.spec,
-       j.state = 'WAITING'
+       j.state = 'WAITING', t.state = 'READY'
 FROM tasks t INDEXED BY tasks_claimable JOIN jobs j ON j.job_key = t.job_key
 WHERE t.cluster_key = ? AND t.has_work = 1 AND t.slots <= ? AND t.cpu <= ? AND t.memory_bytes <= ?
 ORDER BY t.priority DESC, t.task_key LIMIT ?"""
@@ -68,6 +68,7 @@ class SqliteClaims:
                 spec=row[7],
                 cluster=node.cluster,
                 job_is_waiting=bool(row[8]),
+                is_fresh=bool(row[9]),
             )
 
     def claim(
@@ -159,6 +160,7 @@ def _claimed_again(rows: list[Any], node: NodeView) -> Claimed:
         spec=spec,
         cluster=node.cluster,
         job_is_waiting=False,
+        is_fresh=False,
     )
     index, attempt, fence = zip(*[row[6:9] for row in rows], strict=True)
     return Claimed(task=task, index=index, attempt=attempt, fence=fence)

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from windlass_coordinator.core.records import ClusterKey, JobKey
 from windlass_coordinator.stores.sql.times import to_us
-from windlass_proto.model.ids import NodeKey
+from windlass_proto.model.ids import NodeKey, TaskKey
 from windlass_proto.model.states import JobState, TaskState
 
 _TASKS_OF_JOB = "SELECT task_key FROM tasks WHERE job_key = ?1"
@@ -18,7 +18,9 @@ class SqliteSteering:
 
     _db: sqlite3.Connection
 
-    def begin_stopping(self, job_key: JobKey, *, stop_as: JobState, reason: str, now: datetime) -> None:
+    def begin_stopping(
+        self, job_key: JobKey, *, stop_as: JobState, reason: str, now: datetime
+    ) -> dict[TaskKey, TaskState]:
         at = to_us(now)
         self._db.execute(
             "UPDATE jobs SET state = 'STOPPING', stop_as = ?2, reason = ?3 WHERE job_key = ?1",
@@ -27,20 +29,22 @@ class SqliteSteering:
         self._stop_instances(job_key)
         # What was never ready is skipped when the job failed; a user's stop stops all alike.
         waiting = TaskState.STOPPED if stop_as is JobState.STOPPED else TaskState.SKIPPED
-        self._db.execute(
+        rows = self._db.execute(
             """UPDATE tasks SET has_work = 0,
                  stopped = stopped + ready_again + retry_wait, ready_again = 0, retry_wait = 0,
                  ended_at = CASE WHEN active > 0 THEN NULL ELSE ?2 END,
                  state = CASE WHEN active > 0 THEN 'STOPPING' WHEN state = 'WAITING' THEN ?3
                               WHEN failed > 0 THEN 'FAILED' ELSE 'STOPPED' END
-               WHERE job_key = ?1 AND state IN ('WAITING', 'READY', 'RUNNING')""",
+               WHERE job_key = ?1 AND state IN ('WAITING', 'READY', 'RUNNING')
+               RETURNING task_key, state""",
             (job_key, at, waiting),
-        )
+        ).fetchall()
         self._db.execute(
             """UPDATE jobs SET tasks_open = (SELECT count(*) FROM tasks WHERE job_key = ?1
                  AND state = 'STOPPING') WHERE job_key = ?1""",
             (job_key,),
         )
+        return {TaskKey(key): TaskState(state) for key, state in rows if state != "STOPPING"}
 
     def _stop_instances(self, job_key: JobKey) -> None:
         self._db.execute(f"UPDATE attempts SET state = 'STOPPING' WHERE {_LIVE}", (job_key,))
