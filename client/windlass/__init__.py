@@ -17,19 +17,54 @@ from windlass_proto.errors import (
     Unavailable,
     WindlassError,
 )
-from windlass_proto.model.ids import JobId, TaskName
+from windlass_proto.model.failures import FailureKind
+from windlass_proto.model.ids import DEFAULT_CLUSTER, ClusterName, JobId, NodeId, TaskName
 from windlass_proto.model.resources import Resources
-from windlass_proto.model.specs import Argv, InputMapping, JobSpec, OutputMapping, ShellLine, TaskSpec
-from windlass_proto.model.states import InstanceState, JobState, LogStream, TaskState
-from windlass_proto.model.status import InstanceStatus, JobStatus, LogChunk, NodeStatus, TaskStatus
+from windlass_proto.model.specs import (
+    Argv,
+    Command,
+    InputMapping,
+    JobSpec,
+    OutputMapping,
+    ShellLine,
+    TaskSpec,
+)
+from windlass_proto.model.states import (
+    AttemptState,
+    InstanceState,
+    JobState,
+    LogState,
+    LogStream,
+    NodeState,
+    TaskState,
+)
+from windlass_proto.model.status import (
+    AttemptStatus,
+    ClusterStatus,
+    InstanceCounts,
+    InstanceStatus,
+    JobStatus,
+    LogChunk,
+    NodeStatus,
+    TaskStatus,
+)
+from windlass_proto.model.storage import StorageProfile, StorageProfiles
 
 __all__ = [
+    "DEFAULT_CLUSTER",
     "Argv",
+    "AttemptState",
+    "AttemptStatus",
     "BlockingClient",
     "Client",
+    "ClusterName",
+    "ClusterStatus",
+    "Command",
     "Conflict",
     "Denied",
+    "FailureKind",
     "InputMapping",
+    "InstanceCounts",
     "InstanceState",
     "InstanceStatus",
     "InvalidJob",
@@ -39,7 +74,10 @@ __all__ = [
     "JobState",
     "JobStatus",
     "LogChunk",
+    "LogState",
     "LogStream",
+    "NodeId",
+    "NodeState",
     "NodeStatus",
     "NotFound",
     "OutputMapping",
@@ -47,6 +85,8 @@ __all__ = [
     "Profile",
     "Resources",
     "ShellLine",
+    "StorageProfile",
+    "StorageProfiles",
     "TaskName",
     "TaskSpec",
     "TaskState",

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from windlass.client import Client
+from windlass.client import JOIN_TOKEN_LIFE, Client
 from windlass.profile import Profile, find_profile
 from windlass_proto.errors import Unavailable
 from windlass_proto.model.ids import DEFAULT_CLUSTER, ClusterName, JobId
@@ -101,8 +101,15 @@ class BlockingClient:
         *,
         stream: LogStream = LogStream.STDOUT,
         attempt: int = 0,
+        offset: int = 0,
+        limit: int = 0,
     ) -> Iterator[LogChunk]:
-        return self._each(self._client.read_log(job_id, task, index, stream=stream, attempt=attempt))
+        """What is stored now. `attempt` 0 = the newest; a negative offset counts from the end."""
+        return self._each(
+            self._client.read_log(
+                job_id, task, index, stream=stream, attempt=attempt, offset=offset, limit=limit
+            )
+        )
 
     def follow_log(
         self,
@@ -112,8 +119,12 @@ class BlockingClient:
         *,
         stream: LogStream = LogStream.STDOUT,
         attempt: int = 0,
+        offset: int = 0,
     ) -> Iterator[LogChunk]:
-        return self._each(self._client.follow_log(job_id, task, index, stream=stream, attempt=attempt))
+        """From `offset` on, until the stream is complete."""
+        return self._each(
+            self._client.follow_log(job_id, task, index, stream=stream, attempt=attempt, offset=offset)
+        )
 
     def nodes(self, cluster: str = "", *, include_gone: bool = False) -> tuple[NodeStatus, ...]:
         return self._run(self._client.nodes(cluster, include_gone=include_gone))
@@ -128,9 +139,17 @@ class BlockingClient:
         self._run(self._client.delete_cluster(name))
 
     def create_join_token(
-        self, cluster: ClusterName = DEFAULT_CLUSTER, *, uses: int = 1
+        self,
+        cluster: ClusterName = DEFAULT_CLUSTER,
+        *,
+        uses: int = 1,
+        valid_for: timedelta = JOIN_TOKEN_LIFE,
     ) -> tuple[str, datetime]:
-        return self._run(self._client.create_join_token(cluster, uses=uses))
+        return self._run(self._client.create_join_token(cluster, uses=uses, valid_for=valid_for))
+
+    def newest(self) -> JobStatus:
+        """The job submitted last."""
+        return self._run(self._client.newest())
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
         future = asyncio.run_coroutine_threadsafe(call, self._loop)

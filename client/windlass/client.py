@@ -30,6 +30,8 @@ PATIENCE = timedelta(seconds=10)
 """How long a call is tried again: a coordinator that is restarted is back in a few seconds."""
 STREAM_PATIENCE = timedelta(minutes=10)
 """How long a stream that was cut off is tried again: whoever follows a job waits anyway."""
+JOIN_TOKEN_LIFE = timedelta(minutes=15)
+"""Enough to type it on another machine, and short enough for one that leaks."""
 _PAGE_SIZE = 200
 
 Message = TypeVar("Message")
@@ -228,7 +230,7 @@ class Client:
         attempt: int = 0,
         offset: int = 0,
     ) -> AsyncGenerator[LogChunk, None]:
-        """From `offset` on, until the stream is complete; goes on at the next byte when it is cut off."""
+        """From `offset` on, until the stream is complete; cut off, it goes on at the attempt's next byte."""
         patience_left = Patience(patience=self._stream_patience)
         request = _message(
             jobs_pb2.ReadLogRequest,
@@ -244,7 +246,7 @@ class Client:
             try:
                 async for message in self._connection.stream(self._jobs.ReadLog, request):
                     chunk = convert.log_chunk_from_wire(message)
-                    request.attempt = chunk.attempt or request.attempt
+                    request.attempt = chunk.attempt  # a newer one must not go on where this one was cut off
                     if chunk.data or chunk.gap_bytes or not chunk.state:
                         request.offset = chunk.offset + len(chunk.data) + chunk.gap_bytes
                     yield chunk
@@ -282,7 +284,7 @@ class Client:
         cluster: ClusterName = DEFAULT_CLUSTER,
         *,
         uses: int = 1,
-        valid_for: timedelta = timedelta(minutes=15),
+        valid_for: timedelta = JOIN_TOKEN_LIFE,
     ) -> tuple[str, datetime]:
         """A secret with which agents join the cluster, and when it expires."""
         request = _message(
