@@ -214,11 +214,13 @@ class _Translated:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from boto3.exceptions import Boto3Error
+        from boto3.exceptions import Boto3Error, S3UploadFailedError
         from botocore.exceptions import BotoCoreError, ClientError
 
-        if isinstance(error, ClientError):
-            raise self._from_answer(error) from error
+        # An upload wraps the server's answer in an error of its own.
+        answer = error.__context__ if isinstance(error, S3UploadFailedError) else error
+        if isinstance(answer, ClientError):
+            raise self._from_answer(answer) from error
         if isinstance(error, Boto3Error | BotoCoreError):
             raise Unavailable(f"the object store failed at {self._what}: {error}") from error
 
@@ -227,12 +229,16 @@ class _Translated:
         if code in ("404", "NoSuchKey", "NotFound"):
             return NotFound(f"there is no object {self._what}")
         if code == "NoSuchBucket":
-            return NotFound(f"there is no bucket for {self._what}")
+            return NotFound(f"{_bucket_of(self._what)} does not exist; `windlass store ls` lists the buckets")
         if code in ("401", "403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
             return Denied(
                 f"the object store refuses {self._what} ({code}): check the keys in the storage file"
             )
         return WindlassError(f"the object store failed at {self._what}: {error}")
+
+
+def _bucket_of(what: object) -> str:
+    return f"the bucket {what.scheme}://{what.bucket}/" if isinstance(what, ObjectLocation) else f"{what}"
 
 
 def _plan_upload(source: Path, target: ObjectLocation, *, recursive: bool) -> list[PlannedCopy]:

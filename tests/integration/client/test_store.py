@@ -72,6 +72,11 @@ def test_mistakes_are_told_in_our_words(store: RemoteFiles, tmp_path: Path) -> N
         store.plan_copy("oss://windlass/none", str(tmp_path))
     with pytest.raises(NotFound, match="oss://no-such-bucket"):
         list(store.listing(location_of("oss://no-such-bucket/")))
+    (tmp_path / "x").write_text("x")
+    with pytest.raises(
+        NotFound, match=r"^the bucket oss://no-such-bucket/ does not exist; `windlass store ls`"
+    ):
+        copy(store, str(tmp_path / "x"), "oss://no-such-bucket/")
     with pytest.raises(InvalidRequest, match="--recursive"):
         store.plan_copy(str(tmp_path), "oss://windlass/x/")
     with pytest.raises(InvalidRequest, match="--recursive"):
