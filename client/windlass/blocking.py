@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 from windlass.client import JOIN_TOKEN_LIFE, Client
 from windlass.profile import Profile, find_profile
+from windlass.quantities import format_exactly
 from windlass_proto.errors import Unavailable
 from windlass_proto.model.ids import DEFAULT_CLUSTER, ClusterName, JobId
 from windlass_proto.model.specs import JobSpec
@@ -186,8 +187,10 @@ async def _closed(items: AsyncIterator[T]) -> None:
 
 
 async def _within(call: Coroutine[Any, Any, T], timeout: timedelta | None, job_id: JobId) -> T:
+    if timeout is None:
+        return await call
     try:
-        async with asyncio.timeout(None if timeout is None else timeout.total_seconds()):
+        async with asyncio.timeout(timeout.total_seconds()):
             return await call
     except TimeoutError as error:
-        raise Unavailable(f"{job_id} has not ended within {timeout}; it goes on") from error
+        raise Unavailable(f"{job_id} has not ended within {format_exactly(timeout)}; it goes on") from error

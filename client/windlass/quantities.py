@@ -54,6 +54,17 @@ def format_duration(value: timedelta) -> str:
     return f"{hours}h {minutes:02d}m"
 
 
+def format_exactly(value: timedelta) -> str:
+    """As a person would have typed it: `2s`, `1h30m`, `300ms`; `parse_duration` reads it back."""
+    left = round(value / timedelta(milliseconds=1))
+    parts = []
+    for unit, length_s in sorted(_DURATION_UNITS_S.items(), key=lambda item: -item[1]):
+        count, left = divmod(left, round(length_s * 1000))
+        if count:
+            parts.append(f"{count}{unit}")
+    return "".join(parts) or "0s"
+
+
 def format_size(size_bytes: int) -> str:
     """For people: `17 B`, `2.5 MiB`."""
     if size_bytes < 1024:

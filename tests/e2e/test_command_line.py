@@ -24,3 +24,13 @@ def test_a_cluster_is_created_and_deleted_by_programs(user: User) -> None:
 def test_a_cluster_with_nodes_stays(user: User) -> None:
     refused = user.types("cluster", "delete", "default")
     assert (refused.code, "'default' still has" in refused.err) == (1, True)
+
+
+def test_who_restarts_what_has_succeeded_is_told_of_all(user: User) -> None:
+    job_id = user.gets("submit", "true").strip()
+    user.gets("wait", job_id)
+    refused = user.types("restart", job_id)
+    assert (refused.code, refused.err) == (
+        1,
+        f"error: {job_id} has succeeded: add --all to run all of it again\n",
+    )

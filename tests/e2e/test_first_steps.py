@@ -88,7 +88,7 @@ def test_a_timeout_ends_the_command(user: User) -> None:
 
 def test_a_running_job_is_stopped_and_can_be_deleted(user: User) -> None:
     job_id = user.gets("submit", "sleep 300").strip()
-    assert "goes on" in user.types("wait", job_id, "--timeout", "300ms").err
+    assert "within 300ms; it goes on" in user.types("wait", job_id, "--timeout", "300ms").err
     user.gets("stop", job_id)
     assert user.types("wait", job_id).out.startswith(f"{job_id} STOPPED")
     assert user.gets("delete", job_id).strip() == f"{job_id} deleted"

@@ -12,7 +12,8 @@ from windlass.cli.invocation import Invocation, find_job, pass_invocation
 from windlass.cli.options import DURATION
 from windlass.cli.troubles import exit_code_of, find_troubles, print_troubles
 from windlass.client import Client
-from windlass.quantities import format_duration
+from windlass.quantities import format_duration, format_exactly
+from windlass_proto.errors import Conflict
 from windlass_proto.model.states import JobState
 from windlass_proto.model.status import InstanceStatus, JobStatus
 
@@ -25,7 +26,11 @@ _job_argument = click.argument("job")
 
 @click.command("jobs")
 @click.option(
-    "--state", "states", multiple=True, type=click.Choice([s.value for s in JobState], case_sensitive=False)
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([s.value for s in JobState], case_sensitive=False),
+    help="Only jobs in this state; several by repeating it.",
 )
 @click.option("--name", default="", help="Only jobs whose name contains this text.")
 @click.option("-n", "--limit", default=50, show_default=True, help="How many at most; 0 = all.")
@@ -193,7 +198,13 @@ def restart_job(invocation: Invocation, *, job: str, all_instances: bool) -> Non
     """
 
     async def restart(client: Client) -> JobStatus:
-        return await client.restart(await find_job(client, job), all_instances=all_instances)
+        job_id = await find_job(client, job)
+        try:
+            return await client.restart(job_id, all_instances=all_instances)
+        except Conflict as error:
+            if all_instances or (await client.get(job_id)).state is not JobState.SUCCEEDED:
+                raise
+            raise Conflict(f"{job_id} has succeeded: add --all to run all of it again") from error
 
     status = invocation.run(restart)
     click.echo(f"{status.job_id} {status.state}")
@@ -269,7 +280,8 @@ def wait_for_job(invocation: Invocation, *, job: str, timeout: timedelta | None,
 
     ended = invocation.run(wait)
     if ended is None:
-        click.echo(f"error: {job} has not ended within {timeout}; it goes on", err=True)
+        within = f" within {format_exactly(timeout)}" if timeout else ""
+        click.echo(f"error: {job} has not ended{within}; it goes on", err=True)
         sys.exit(EXIT_NOT_ENDED)
     status, troubles = ended
     if as_json:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from windlass.quantities import format_duration, format_size, parse_duration, parse_size
+from windlass.quantities import format_duration, format_exactly, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,11 @@ def test_what_is_no_size_is_refused_with_a_right_form(text: str) -> None:
 def test_durations_are_shown_with_two_parts_at_most() -> None:
     shown = [format_duration(timedelta(seconds=s)) for s in (0.34, 12.2, 65, 11220)]
     assert shown == ["0.3s", "12s", "1m 05s", "3h 07m"]
+
+
+@pytest.mark.parametrize("text", ["2s", "300ms", "1h30m", "1d", "1m1s500ms", "0s"])
+def test_a_duration_is_written_back_as_it_was_typed(text: str) -> None:
+    assert format_exactly(parse_duration(text)) == text
 
 
 def test_sizes_are_shown_with_one_digit_after_the_point() -> None:
