@@ -174,7 +174,8 @@ class _CfgReader:
                 continue
             if _LONE_PERCENT.search(value):
                 self._complain(f"[{section}] {key}", f"a percent sign must be doubled: %% (is {value!r})")
-                continue
+                if key.lower() != "cmd":  # without one, more would be told: that there is nothing to run
+                    continue
             values[key.lower()] = self._substituted(value).replace("%%", "%").strip()
         return values
 

@@ -68,6 +68,10 @@ def test_a_lone_percent_sign_is_told() -> None:
     ]
 
 
+def test_a_lone_percent_sign_in_a_command_is_told_once() -> None:
+    assert problems("[a]\ncmd=date +%Y\n") == ["[a] cmd: a percent sign must be doubled: %% (is 'date +%Y')"]
+
+
 def test_keys_are_read_in_any_case_and_force_means_that_failures_do_not_end_the_job() -> None:
     spec = planned("[DEFAULT]\nJob_Name=x\nFORCE=yes\nPriority=7\n[a]\nCMD=x\n").spec
     assert (spec.name, spec.fail_on_instance_failure, spec.priority) == ("x", False, 7)
