@@ -5,8 +5,8 @@ meant too.
 """
 
 import json
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,10 @@ class JobDocument:
     """What was understood but has no meaning here, one line each."""
     own_path: Callable[[str], str] = _as_written
     """From a path of the native form to what the author of this file wrote."""
+
+    def in_own_words(self, problems: Sequence[Problem]) -> InvalidJob:
+        """The problems as one error, with the places as the author knows them."""
+        return InvalidJob([replace(problem, path=self.own_path(problem.path)) for problem in problems])
 
 
 def read_yaml(text: str, *, directory: Path, origin: str) -> JobDocument:

@@ -115,7 +115,7 @@ def plan_job(document: JobDocument) -> PlannedJob:
         if not any(_covers(path, problem.path) for path in formal)
     )
     if problems:
-        raise InvalidJob([replace(problem, path=document.own_path(problem.path)) for problem in problems])
+        raise document.in_own_words(problems)
     return PlannedJob(spec=spec, packages=reader.packages, notes=document.notes)
 
 
@@ -253,7 +253,8 @@ class _Reader:
         paths = tuple(self._directory / Path(part).expanduser() for part in parts)
         for part, path in zip(parts, paths, strict=True):
             if not path.exists():
-                self._complain(f"tasks.{name}.package", f"there is no file or folder {part!r} (at {path})")
+                place = "" if part == str(path) else f" (at {path})"
+                self._complain(f"tasks.{name}.package", f"there is no file or folder {part!r}{place}")
         if paths:
             self.packages[name] = paths
         return ""

@@ -34,3 +34,17 @@ def test_who_restarts_what_has_succeeded_is_told_of_all(user: User) -> None:
         1,
         f"error: {job_id} has succeeded: add --all to run all of it again\n",
     )
+
+
+def test_a_problem_that_the_coordinator_finds_is_told_at_the_option(user: User) -> None:
+    refused = user.types("submit", "true", "--cluster", "defult")
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err.splitlines()[1:] == [
+        "  --cluster: there is no cluster 'defult'; did you mean 'default'?"
+    ]
+
+
+def test_a_package_that_is_missing_is_told_once(user: User) -> None:
+    refused = user.types("submit", "true", "-p", "nothere")
+    path = user.data.parent / "nothere"
+    assert refused.err.splitlines()[1:] == [f"  -p: there is no file or folder '{path}'"]

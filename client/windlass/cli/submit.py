@@ -20,6 +20,7 @@ from windlass.jobfile import PlannedJob, plan_job, read_job_file, with_overrides
 from windlass.package import upload_packages
 from windlass.profile import Profile
 from windlass.store import RemoteFiles
+from windlass_proto.errors import InvalidJob
 from windlass_proto.model.ids import JobId
 from windlass_proto.model.specs import JobSpec
 
@@ -121,7 +122,11 @@ def submit(
         click.echo(f"note: {document.origin}: {note}", err=True)
     profile = invocation.profile()
     spec = _with_uploads(planned, profile)
-    sys.exit(invocation.run(lambda client: _submit(client, spec, follow=follow, as_json=as_json)))
+    try:
+        code = invocation.run(lambda client: _submit(client, spec, follow=follow, as_json=as_json))
+    except InvalidJob as error:  # what only the coordinator can know, such as its clusters
+        raise document.in_own_words(error.problems) from error
+    sys.exit(code)
 
 
 async def _submit(client: Client, spec: JobSpec, *, follow: bool, as_json: bool) -> int:

@@ -189,6 +189,14 @@ def test_a_local_package_that_is_not_there_is_a_problem() -> None:
     assert told == ["tasks.a.package: there is no file or folder './program' (at /nowhere/program)"]
 
 
+def test_a_package_that_was_named_in_full_is_named_once() -> None:
+    with pytest.raises(InvalidJob) as caught:
+        planned("name: x\ntasks: {a: {shell: x, package: /nowhere/program}}")
+    assert [problem.message for problem in caught.value.problems] == [
+        "there is no file or folder '/nowhere/program'"
+    ]
+
+
 def test_the_command_line_counts_for_every_task_of_the_file() -> None:
     text = "{name: x, tasks: {a: {command: [old], env: {A: '1'}}, b: {shell: y, instances: 2}}}"
     document = read_job_file(Path("/nowhere/job.yaml"), text=text)
