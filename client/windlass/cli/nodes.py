@@ -1,5 +1,6 @@
 """`windlass nodes`, `clusters`, `cluster`, `join-token`."""
 
+import re
 import sys
 from datetime import timedelta
 
@@ -40,11 +41,18 @@ def list_nodes(invocation: Invocation, *, cluster: str, include_gone: bool, as_j
             f"{node.cpu:g}",
             format_size(node.memory_bytes),
             render.local_time(node.last_seen_at),
-            node.containment,
+            short_containment(node.containment),
         )
         for node in nodes
     ]
     render.print_table(columns, rows)
+
+
+def short_containment(text: str) -> str:
+    """`weak: process groups only (why)` -> `weak`, `cgroup v2, no limits (why)` -> `cgroup v2, no limits`.
+
+    The rest explains, and is in the JSON."""
+    return re.split(r": | \(", text, maxsplit=1)[0]
 
 
 @click.command("clusters")

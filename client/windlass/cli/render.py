@@ -53,7 +53,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) ->
     table.add_column(last.upper(), overflow="fold")
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(sanitise(cell)) for cell in row))
-    console().print(table)
+    _print_lines(table)
 
 
 def plain(value: Any) -> Any:  # Any: whatever JSON can hold
@@ -75,6 +75,17 @@ def plain(value: Any) -> Any:  # Any: whatever JSON can hold
             return [plain(item) for item in value]
         case _:
             return str(value)
+
+
+def _print_lines(table: Table) -> None:
+    """To anything but a terminal without the blanks that fill the last column."""
+    target = console()
+    if target.is_terminal:
+        target.print(table)
+        return
+    with target.capture() as captured:
+        target.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
 
 
 def state_text(state: JobState | TaskState | NodeState | Enum) -> Text:
