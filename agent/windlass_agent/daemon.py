@@ -84,7 +84,7 @@ async def run_agent(
     ending.listen()
     identity = load_identity(state.identity)
     save_identity(state.identity, identity)  # the state id must stay: the node's groups are named by it
-    containment = find_containment(identity.state_id)
+    containment = find_containment(f"{identity.state_id}-{state.place}")
     facts = node.node_facts(name=settings.name, slots=settings.slots, containment=containment.describe())
 
     def keeper_slot(number: int, on_record: OnRecord, on_keeper_lost: OnKeeperLost) -> Executor:
@@ -102,6 +102,7 @@ async def run_agent(
         await agent.run(ending)
     finally:
         await agent.close(kill=ending.kill)
+        containment.remove_unused()
 
 
 class _Ending:

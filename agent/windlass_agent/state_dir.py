@@ -37,6 +37,12 @@ class StateDir:
         except OSError as problem:
             raise Unavailable(f"the state directory {self.root} cannot be used: {problem}") from problem
 
+    @property
+    def place(self) -> str:
+        """Which directory this is: the same after a rename, another one for a copy."""
+        about = self.root.stat()
+        return f"{about.st_dev:x}-{about.st_ino:x}"
+
     def close(self) -> None:
         if self._lock is not None:
             os.close(self._lock)

@@ -39,6 +39,8 @@ class Keeper:
         self._memory = Memory(config["groups"]["memory"]) if "memory" in config["groups"] else None
         with open("/proc/sys/kernel/random/boot_id") as file:
             header = {"is": "segment", "boot": file.read().strip(), "pid": os.getpid()}
+        about = os.stat(self._slot)
+        header["slot"] = [about.st_dev, about.st_ino]  # A copy of the journal tells of another's processes.
         self._journal = Journal(self._slot, config["journal_bytes"], header)
         self._oom_score_adj = str(config["oom_score_adj"]).encode()
         self._null = os.open(os.devnull, os.O_RDWR)

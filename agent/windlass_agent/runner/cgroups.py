@@ -130,6 +130,13 @@ class Containment:
                 with suppress(OSError):
                     group.rmdir()
 
+    def remove_unused(self) -> None:
+        """The node's own groups, where no slot has one below: the kernel lets no other go."""
+        for path in (self._unified, self._memory, self._pids):
+            with suppress(OSError):
+                if path:
+                    path.rmdir()
+
     def orphaned_slots(self, slots: int) -> tuple[int, ...]:
         """Numbers of groups beyond this node's slots, as after a change of its configuration."""
         if self._top is None or not self._top.exists():
@@ -158,7 +165,10 @@ class Containment:
 
 
 def find_containment(owner: str) -> Containment:
-    """Looks at this machine and makes the node's groups; `owner` (its state id) keeps two agents apart."""
+    """Looks at this machine and makes the node's groups; `owner` keeps agents apart.
+
+    It names the state and the directory that it lies in: an agent on a copy of the state would end what runs.
+    """
     try:
         trees = read_trees(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
     except OSError as error:

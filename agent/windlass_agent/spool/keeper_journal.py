@@ -16,6 +16,7 @@ class JournalContent:
     segment_of: dict[AttemptRef, JournalSegment] = field(default_factory=dict)
     """Every attempt in the journal; all records of one stand in one segment."""
     starts: dict[AttemptRef, StartRecord] = field(default_factory=dict)
+    """Of processes that are ours: those in a copied journal are not."""
     ends: dict[AttemptRef, ExitRecord] = field(default_factory=dict)
     damaged: int = 0
 
@@ -27,7 +28,7 @@ def read_content(segments: Iterable[JournalSegment]) -> JournalContent:
         for record in segment.records:
             ref = ref_from_json(record["ref"])
             content.segment_of[ref] = segment
-            if record["is"] == "start":
+            if record["is"] == "start" and not segment.is_copy:
                 content.starts[ref] = read_start(record, ref)
             elif record["is"] == "exit":
                 content.ends[ref] = read_exit(record, ref)

@@ -24,6 +24,8 @@ class JournalSegment:
     number: int
     boot_id: str
     """"" = the header is damaged."""
+    is_copy: bool = False
+    """Written in another directory: its processes, if they live, are those of another agent."""
     records: tuple[JsonRecord, ...]
     damaged: int
 
@@ -65,15 +67,25 @@ class SlotDir:
 
     def read_journal(self) -> Iterator[JournalSegment]:
         """Oldest first."""
+        here = self._place()
         for path in sorted(self.path.glob("journal.*")):
             lines = read_json_lines(path)
             header = next((record for record in lines.records if record.get("is") == "segment"), {})
             yield JournalSegment(
                 number=int(path.suffix[1:]),
                 boot_id=header.get("boot", ""),
+                is_copy=header.get("slot", here) != here,
                 records=tuple(record for record in lines.records if record.get("is") != "segment"),
                 damaged=lines.damaged,
             )
+
+    def _place(self) -> list[int]:
+        """As the keeper tells it in the header: the same after a rename, other numbers for a copy."""
+        try:
+            about = self.path.stat()
+        except FileNotFoundError:
+            return []
+        return [about.st_dev, about.st_ino]
 
     def delete_segment(self, number: int) -> None:
         (self.path / f"journal.{number:06d}").unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What becomes of work when programs are ended, killed, or given too much."""
 
+import asyncio
 import json
 import re
 import signal
@@ -166,7 +167,8 @@ async def test_an_agent_on_a_copy_of_the_state_leaves_the_originals_command_alon
             other.send_signal(signal.SIGINT)
             assert other.wait(DEADLINE_S) == 0
         (place / "gate").touch()
-        status = await client.wait(job_id)
+        async with asyncio.timeout(DEADLINE_S):
+            status = await client.wait(job_id)
         (instance,) = [one async for one in client.instances(job_id, all_attempts=True)]
     assert "attempts.adopted" in log.read_text()
     assert [attempt.state for attempt in instance.attempts] == [AttemptState.SUCCEEDED]

@@ -1,5 +1,6 @@
 """Where things lie in an agent's state directory."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,16 @@ def test_a_state_directory_has_one_agent(tmp_path: Path) -> None:
     first.close()
     second.open()
     second.close()
+
+
+def test_a_renamed_directory_is_the_same_place_and_a_copy_is_not(tmp_path: Path) -> None:
+    first = StateDir(tmp_path / "first")
+    first.open()
+    place = first.place
+    first.close()
+    renamed = first.root.rename(tmp_path / "renamed")
+    assert StateDir(renamed).place == place
+    assert StateDir(shutil.copytree(renamed, tmp_path / "first")).place != place
 
 
 def test_what_the_agent_ended_itself_is_remembered(tmp_path: Path) -> None:
