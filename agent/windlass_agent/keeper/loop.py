@@ -249,6 +249,7 @@ class Keeper:
         for name in plan.get("unset", ()):
             del environment[name]
         at, program = "work_dir", plan["work_dir"] or self._work
+        environment.setdefault("WINDLASS_WORK_DIR", program)
         try:
             os.chdir(program)
             if self._memory:
