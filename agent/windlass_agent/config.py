@@ -3,14 +3,16 @@ anything starts. The environment is read here and nowhere else."""
 
 import argparse
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from windlass_proto.errors import InvalidRequest
 from windlass_proto.model.storage import StorageProfiles, profiles_from_mapping
@@ -18,19 +20,50 @@ from windlass_proto.model.storage import StorageProfiles, profiles_from_mapping
 ENV_PREFIX = "WINDLASS_AGENT_"
 
 
-def _seconds(value: object) -> object:
-    """Variables are text; pydantic would read "5" as the beginning of an ISO duration."""
-    return float(value) if isinstance(value, str) else value
+_DURATION = re.compile(r"(-?\d+(?:\.\d+)?)(ms|s|m|h|d|)")
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+_SECRET = "join_token"
+"""The setting whose value is in no message."""
 
 
-_Positive = Annotated[timedelta, BeforeValidator(_seconds), Field(gt=timedelta(0))]
-_OrNone = Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta(0), le=timedelta(seconds=1))]
+def _duration(value: object) -> timedelta:
+    """`500ms`, `30s`, `5m`, or a number of seconds; pydantic would read texts as ISO durations."""
+    text = "" if isinstance(value, bool) else str(value)
+    found = _DURATION.fullmatch(text)
+    try:
+        if found:
+            return timedelta(seconds=float(found[1]) * _UNITS_S[found[2]])
+    except OverflowError:
+        pass  # Nobody waits so long: no duration either.
+    raise ValueError("must be a duration such as 500ms, 30s, 5m, or a number of seconds")
+
+
+def _above_zero(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise ValueError("must be longer than 0s")
+    return value
+
+
+def _a_second_at_most(value: timedelta) -> timedelta:
+    if not timedelta(0) <= value <= timedelta(seconds=1):
+        raise ValueError("must be between 0s and 1s")
+    return value
+
+
+def _address(value: str) -> str:
+    if not re.fullmatch(r"[^\s/]+:\d+", value):
+        raise ValueError("must be HOST:PORT, such as batch.example.com:7450")
+    return value
+
+
+_Positive = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_above_zero)]
+_OrNone = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_a_second_at_most)]
 _STRICT = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkSettings:
-    """How the agent talks to the coordinator. Durations are seconds in files and variables."""
+    """How the agent talks to the coordinator."""
 
     poll_wait: _Positive = timedelta(seconds=30)
     """Longest time a poll is parked, unless the coordinator says less: proxies cut silent calls at 60 s."""
@@ -54,7 +87,7 @@ class LinkSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkSettings:
-    """How the agent runs what it is given. Durations are seconds in files and variables."""
+    """How the agent runs what it is given."""
 
     prefetch: _OrNone = timedelta(milliseconds=60)
     """Work taken in advance lasts about this long; hides a round trip and a commit. 0 = none."""
@@ -102,7 +135,7 @@ class VariableSettings:
 class AgentSettings:
     state: Path
     """Everything the agent must remember; one agent per directory."""
-    coordinator: Annotated[str, Field(pattern=r"^[^\s/]+:\d+$")]
+    coordinator: Annotated[str, AfterValidator(_address)]
     """HOST:PORT of the agent protocol."""
     join_token: str = field(default="", repr=False)
     """Needed once, to join."""
@@ -114,7 +147,7 @@ class AgentSettings:
     """Attempts at once; 1 as in the services whose jobs run here: a command has the machine for itself."""
     storage: Path | None = None
     """TOML file that says which server oss://, cos:// and s3:// mean."""
-    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
     exit_kills: bool = False
     """Whether SIGTERM also ends keepers and commands; for agents that live as long as their parent."""
     link: LinkSettings = LinkSettings()
@@ -140,8 +173,19 @@ def load_settings(arguments: Sequence[str] | None = None) -> AgentSettings:
     try:
         return TypeAdapter(AgentSettings).validate_python(document)
     except ValidationError as problem:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in problem.errors()]
-        raise InvalidRequest("settings: " + "; ".join(lines)) from problem
+        raise InvalidRequest("settings: " + "; ".join(map(_in_words, problem.errors()))) from problem
+
+
+def _in_words(error: ErrorDetails) -> str:
+    """The setting, what is wrong with it, and its value."""
+    name = ".".join(map(str, error["loc"]))
+    match error["type"]:
+        case "missing":
+            return f"{name}: must be given"
+        case "unexpected_keyword_argument":
+            return f"{name}: is not a setting"
+    message = error["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+    return f"{name}: {message}" if name == _SECRET else f"{name}: {message} (is {error['input']!r})"
 
 
 def load_storage(path: Path | None) -> StorageProfiles:
@@ -202,8 +246,8 @@ examples:
   windlass-agent --state ./agent --coordinator 127.0.0.1:7450 --join-token TOKEN --storage storage.toml
 
 Every setting is also a variable (WINDLASS_AGENT_SLOTS, WINDLASS_AGENT_LINK_POLL_WAIT, ...) and a key of the
---config file (slots = 4, [link] poll_wait = 30). SIGTERM leaves running commands alone: the next agent with
-the same --state takes them over. SIGINT ends them.
+--config file (slots = 4, [link] poll_wait = "30s"). SIGTERM leaves running commands alone: the next agent
+with the same --state takes them over. SIGINT ends them.
 """
 
 

@@ -48,6 +48,51 @@ def test_every_problem_is_named_with_its_path(tmp_path: Path) -> None:
         assert part in said
 
 
+@pytest.mark.parametrize(
+    ("text", "means_s"), [("5m", 300), ("90s", 90), ("0.5s", 0.5), ("250ms", 0.25), ("1h", 3600), ("7", 7)]
+)
+def test_a_duration_is_written_as_people_do_or_as_seconds(
+    text: str, means_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WINDLASS_AGENT_LINK_POLL_WAIT", text)
+    file = tmp_path / "agent.toml"
+    file.write_text(f'[work]\nkill_grace = "{text}"\n')
+    settings = load_settings([*NEEDED, "--config", str(file)])
+    assert settings.link.poll_wait == settings.work.kill_grace == timedelta(seconds=means_s)
+
+
+@pytest.mark.parametrize("text", ["", "5 m", "1w", "m", "PT5M", "nan", "9" * 400, "99999999999d"])
+def test_a_wrong_duration_is_told_with_what_would_be_right(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WINDLASS_AGENT_LINK_POLL_WAIT", text)
+    assert problem_of(NEEDED) == (
+        "settings: link.poll_wait: must be a duration such as 500ms, 30s, 5m, or a number of seconds "
+        f"(is {text!r})"
+    )
+
+
+def test_a_problem_is_told_in_words_with_the_value(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        'join_token = ["secret"]\ntypo = 1\n'
+        '[link]\npoll_wait = true\ncall_timeout = "0s"\n'
+        "[work]\nprefetch = 2\n"
+    )
+    arguments = ["--coordinator", "nowhere", "--slots", "0", "--config", str(file)]
+    said = problem_of(arguments).removeprefix("settings: ")
+    assert sorted(said.split("; ")) == [
+        "coordinator: must be HOST:PORT, such as batch.example.com:7450 (is 'nowhere')",
+        "join_token: must be a valid string",
+        "link.call_timeout: must be longer than 0s (is '0s')",
+        "link.poll_wait: must be a duration such as 500ms, 30s, 5m, or a number of seconds (is True)",
+        "slots: must be greater than or equal to 1 (is 0)",
+        "state: must be given",
+        "typo: is not a setting",
+        "work.prefetch: must be between 0s and 1s (is 2)",
+    ]
+
+
 def test_an_unknown_variable_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WINDLASS_AGENT_LINK_TYPO", "1")
     assert "WINDLASS_AGENT_LINK_TYPO" in problem_of(NEEDED)
