@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,8 +126,8 @@ def _serialized(reply: agent_pb2.AppendLogReply) -> bytes:
     return reply.SerializeToString()
 
 
-async def _admit(_: AttemptRef) -> JobId | None:
-    return JobId("job-bench")
+async def _admit(refs: Sequence[AttemptRef]) -> list[JobId | None]:
+    return [JobId("job-bench") for _ in refs]
 
 
 async def _serve(directory: Path) -> None:

@@ -40,9 +40,14 @@ class StreamOffsets:
         if self.produced > self.sent and self.waiting_since_s is None:
             self.waiting_since_s = now_s
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something is to be sent, now or later."""
+        return not self.revoked and self.produced > self.sent
+
     def is_due(self, now_s: float) -> bool:
         """Whether something should be sent now."""
-        if self.revoked or self.produced <= self.sent:
+        if not self.has_unsent:
             return False
         if self.end is not None or self.produced - self.sent >= FLUSH_BYTES or self.waiting_since_s is None:
             return True

@@ -17,8 +17,8 @@ from windlass_proto.errors import Denied, SessionLost, Unavailable
 from windlass_proto.model.assignments import SessionRef, Timing
 from windlass_proto.v1 import agent_pb2 as wire
 
-_ENDED_MOST = 1000
-"""Ended attempts named in one heartbeat; the rest are named in the next."""
+_ENDED_MOST = 20_000
+"""Ended attempts named in one heartbeat; short commands end by the thousand. The next one names the rest."""
 
 log = structlog.get_logger()
 

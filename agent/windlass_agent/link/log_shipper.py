@@ -30,6 +30,8 @@ _IDLE_S = 5.0
 """A call with nothing to carry is closed after this time."""
 _STALL_S = 30.0
 """Without an answer for this long the call is given up and a new one begun."""
+_WINDOW_PIECES = 2048
+"""Sent and not answered; small pieces are bounded by number, as each costs the coordinator a file."""
 _CALL_S = 3600.0
 """Deadline of one call; a new one follows."""
 
@@ -167,7 +169,7 @@ class LogShipper:
         self._wake.set()
 
     async def _wait_for_room(self) -> None:
-        while self._in_flight_bytes >= self._window_bytes:
+        while self._in_flight_bytes >= self._window_bytes or len(self._in_flight) >= _WINDOW_PIECES:
             self._flight_changed.clear()
             await self._flight_changed.wait()
 

@@ -1,6 +1,8 @@
 """The output of attempts that has to reach the coordinator, and what of it is sent next.
 
 Reading happens in threads. Streams take turns, so that one that writes without end delays no other.
+Thousands of short commands may wait for the coordinator's answers at once, so no step looks at all of them:
+what has something to send stands in a queue, and only commands that still run are looked at.
 """
 
 import asyncio
@@ -26,6 +28,8 @@ class ShippedStream:
     spool: OutputSpool
     offsets: StreamOffsets
     released: int = 0
+    is_queued: bool = False
+    """It has something to send, now or in a moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +64,11 @@ class LogStreams:
         self._chunk_bytes, self._directory_of, self._clock = chunk_bytes, directory_of, clock
         self.on_complete: Callable[[AttemptRef], None] = _ignore
         self._shipments: dict[AttemptRef, _Shipment] = {}
-        self._turns: deque[ShippedStream] = deque()
+        self._silent: dict[AttemptRef, None] = {}
+        """Commands that run and have written nothing yet."""
+        self._growing: dict[AttemptRef, tuple[ShippedStream, ...]] = {}
+        """Commands that run and have written something."""
+        self._queue: deque[ShippedStream] = deque()
 
     @property
     def is_watching(self) -> bool:
@@ -71,6 +79,7 @@ class LogStreams:
         """Its command runs: whatever appears in its directory is sent."""
         if ref not in self._shipments:
             self._shipments[ref] = _Shipment(keeps_spool=keeps_spool)
+            self._silent[ref] = None
 
     def ended(self, ref: AttemptRef, ends: tuple[int, int]) -> bool:
         """Its command wrote this much to stdout and stderr; returns whether there is something to send."""
@@ -80,11 +89,12 @@ class LogStreams:
             self.on_complete(ref)
             return False
         self._open(ref, shipment)
-        now_s = self._clock()
+        self._growing.pop(ref, None)
         for stream, end in zip(shipment.streams, ends, strict=True):
             stream.offsets.end = end
-            stream.offsets.saw(end, now_s=now_s)
-        return True
+            self._saw(stream, end)
+        # All of it may have been sent, and answered, while the command still ran.
+        return not self._is_done(ref, shipment)
 
     def let_go(self, ref: AttemptRef) -> None:
         """Nobody else needs its spool any more."""
@@ -92,37 +102,43 @@ class LogStreams:
             self._shipments[ref].keeps_spool = False
 
     def drop(self, ref: AttemptRef) -> None:
+        self._silent.pop(ref, None)
+        self._growing.pop(ref, None)
         shipment = self._shipments.pop(ref, None)
         for stream in shipment.streams if shipment else ():
-            stream.offsets.revoked = True
-            self._turns.remove(stream)
+            stream.offsets.revoked = True  # the queue passes over it
 
     def start_over(self) -> None:
         """The connection broke: what was not answered is sent again."""
         now_s = self._clock()
-        for stream in self._turns:
-            stream.offsets.start_over(now_s=now_s)
+        for shipment in self._shipments.values():
+            for stream in shipment.streams:
+                stream.offsets.start_over(now_s=now_s)
+                self._enqueue(stream)
 
     async def look(self) -> None:
         """Finds what commands have written since the last look."""
-        for ref, shipment in self._shipments.items():
-            if not shipment.streams and self._directory_of(ref).is_dir():
-                self._open(ref, shipment)
-        growing = [stream for stream in self._turns if stream.offsets.end is None]
+        for ref in [ref for ref in self._silent if self._directory_of(ref).is_dir()]:
+            self._open(ref, self._shipments[ref])
+        growing = [stream for streams in self._growing.values() for stream in streams]
         if growing:
             ends = await asyncio.to_thread(_produced, growing)
-            now_s = self._clock()
             for stream, end in zip(growing, ends, strict=True):
-                stream.offsets.saw(end, now_s=now_s)
+                self._saw(stream, end)
 
     async def next_piece(self) -> LogPiece | None:
         """From the next stream in turn that is due; None when none is."""
         now_s = self._clock()
-        for _ in range(len(self._turns)):
-            stream = self._turns[0]
-            self._turns.rotate(-1)
+        for _ in range(len(self._queue)):
+            stream = self._queue.popleft()
+            stream.is_queued = False
+            if not stream.offsets.has_unsent:
+                continue
             if stream.offsets.is_due(now_s):
-                return await self._cut(stream)
+                piece = await self._cut(stream)
+                self._enqueue(stream)
+                return piece
+            self._enqueue(stream)
         return None
 
     async def answered(self, piece: LogPiece, durable_end: int, *, revoked: bool) -> None:
@@ -130,17 +146,26 @@ class LogStreams:
         stream = piece.stream
         stream.offsets.answered(piece.sent, durable_end, now_s=self._clock())
         stream.offsets.revoked |= revoked
+        self._enqueue(stream)
         shipment = self._shipments.get(stream.ref)
         if shipment is None:
             return
-        if all(one.offsets.is_complete for one in shipment.streams):
-            self.drop(stream.ref)
-            self.on_complete(stream.ref)
-        elif not shipment.keeps_spool and stream.offsets.durable - stream.released >= _RELEASE_BYTES:
+        if self._is_done(stream.ref, shipment):
+            return
+        if not shipment.keeps_spool and stream.offsets.durable - stream.released >= _RELEASE_BYTES:
             stream.released = stream.offsets.durable
             await asyncio.to_thread(stream.spool.release, stream.released)
 
+    def _is_done(self, ref: AttemptRef, shipment: _Shipment) -> bool:
+        """Whether all of it has arrived; then this is told, and nothing more is looked at."""
+        if not all(stream.offsets.is_complete for stream in shipment.streams):
+            return False
+        self.drop(ref)
+        self.on_complete(ref)
+        return True
+
     def _open(self, ref: AttemptRef, shipment: _Shipment) -> None:
+        self._silent.pop(ref, None)
         if shipment.streams:
             return
         directory = self._directory_of(ref)
@@ -153,7 +178,16 @@ class LogStreams:
             )
             for stream in (LogStream.STDOUT, LogStream.STDERR)
         )
-        self._turns.extend(shipment.streams)
+        self._growing[ref] = shipment.streams
+
+    def _saw(self, stream: ShippedStream, produced: int) -> None:
+        stream.offsets.saw(produced, now_s=self._clock())
+        self._enqueue(stream)
+
+    def _enqueue(self, stream: ShippedStream) -> None:
+        if stream.offsets.has_unsent and not stream.is_queued:
+            stream.is_queued = True
+            self._queue.append(stream)
 
     async def _cut(self, stream: ShippedStream) -> LogPiece:
         """The next piece of a stream that is due."""

@@ -25,14 +25,16 @@ from windlass_coordinator.logstore.base import (
     LogSlice,
     StreamKey,
 )
-from windlass_coordinator.logstore.disk import EarlyWriteback, read_whole
+from windlass_coordinator.logstore.disk import EarlyWriteback, read_whole, sync_directory
 from windlass_coordinator.logstore.layout import Layout
 from windlass_coordinator.logstore.stream_file import StreamFile, load_stream
+from windlass_proto.errors import Unavailable
 from windlass_proto.model.ids import JobId
 
 DEFAULT_OPEN_STREAMS = 256
 """Descriptors held; a quarter of the limit that many systems give a process."""
-_REMEMBERED_ENDS = 16_384
+_REMEMBERED_ENDS = 65_536
+"""About 20 MiB at most; agents ask for the ends of what they have sent within seconds."""
 _REMEMBERED_DELETIONS = 4_096
 """Outlives the few seconds for which an admission of an attempt is believed."""
 _INDEXES_PER_DIRECTORY = 1000
@@ -209,16 +211,33 @@ class FileLogWriter:
 
     def sync(self) -> None:
         touched, self._touched = self._touched, {}
-        if len(touched) > 1:
-            for stream in touched.values():
+        streams = list(touched.values())
+        if len(streams) > 1:
+            for stream in streams:
                 with stream.lock:
                     stream.begin_writeback()
-        for stream in touched.values():
+            _sync_names(streams)
+        for stream in streams:
             with stream.lock:
                 stream.sync()
 
     def close(self) -> None:
         self._touched.clear()
+
+
+def _sync_names(streams: list[StreamFile]) -> None:
+    """Puts the names of new files on disk, each directory once: many short outputs share theirs."""
+    fresh = [stream for stream in streams if stream.has_new_name]
+    for directory in {directory for stream in fresh for directory in stream.directories}:
+        try:
+            sync_directory(directory)
+        except OSError as error:
+            raise Unavailable(
+                f"cannot sync the folder of log files {directory}: repair the disk, then it goes on by itself"
+            ) from error
+    for stream in fresh:
+        with stream.lock:
+            stream.has_new_name = False
 
 
 def _remember(memory: OrderedDict[_Key, _Value], key: _Key, value: _Value, *, limit: int) -> None:

@@ -58,7 +58,7 @@ class StreamFile:
         try:
             self._stored_bytes, self.layout = self._load()
             self._written_back = self._stored_bytes
-            self._has_new_name = known_end is None
+            self.has_new_name = known_end is None
             self.durable_end = known_end or 0
             if not is_new and self.is_dirty:
                 self._make_durable()
@@ -74,7 +74,7 @@ class StreamFile:
     @property
     def is_dirty(self) -> bool:
         """Whether a sync has something to do."""
-        return self._has_new_name or self.durable_end < self.end
+        return self.has_new_name or self.durable_end < self.end
 
     def append(self, data: bytes, *, offset: int) -> AppendOutcome:
         """Stores what of `data` lies beyond the end; compares the rest with what is stored."""
@@ -184,19 +184,23 @@ class StreamFile:
         end = self.end
         try:
             os.fdatasync(self._descriptor)
-            if self._has_new_name:
+            if self.has_new_name:
                 self._sync_names()
         except OSError as error:
             raise _refused("sync", self._path) from error
         reach("coord.log.after_sync")
         self.durable_end = end
 
+    @property
+    def directories(self) -> list[Path]:
+        """All that hold a part of its name, up to the root of the log store."""
+        parents = self._path.parents
+        return list(parents[: parents.index(self._root) + 1])
+
     def _sync_names(self) -> None:
-        directory = self._path.parent
-        while directory != self._root.parent:
+        for directory in self.directories:
             sync_directory(directory)
-            directory = directory.parent
-        self._has_new_name = False
+        self.has_new_name = False
 
 
 def _open_or_create(path: Path, *, root: Path) -> tuple[int, bool]:

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 from windlass_coordinator.auth.tokens import RANDOM_BYTES, TokenKind, has_digest, new_token, parse_token
 from windlass_coordinator.core.records import Claimed, ClusterKey, LogFacts, NodeView
@@ -38,6 +39,8 @@ _DELIVERY_DEADLINE_S = 5.0
 _MOST_PER_POLL = 4096
 # The store's integers end here.
 _POLL_SEQ_END = 1 << 63
+
+_ENDED_PER_VERB = 500
 
 _LONGEST_FACT = 1024
 _LARGEST_MACHINE = 1 << 60
@@ -212,14 +215,12 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         session, node_key = _session(request.session)
         ended = [convert.attempt_ref_from_wire(ref) for ref in request.ended]
 
-        def verb(tx: Transaction) -> tuple[list[AttemptRef], list[LogFacts | None]]:
+        def verb(tx: Transaction) -> list[AttemptRef]:
             current_node(tx, node_key, session)
-            return tx.stopping_attempts(node_key), [tx.attempt_log_facts(ref) for ref in ended]
+            return tx.stopping_attempts(node_key)
 
-        stops, known = await self._store.run(verb)
-        # Outside of the verb: it may look at the disk.
-        settled = await asyncio.to_thread(self._archive.which_are_settled, known) if known else []
-        forgets = [ref for ref, is_settled in zip(ended, settled, strict=True) if is_settled]
+        stops = await self._store.run(verb)
+        forgets = await self._settled(ended)
         self._fleet.hear(node_key)
         return wire.HeartbeatReply(
             timing=convert.timing_to_wire(self._fleet.timing()),
@@ -227,13 +228,24 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             forgets=[convert.attempt_ref_to_wire(ref) for ref in forgets],
         )
 
+    async def _settled(self, ended: Sequence[AttemptRef]) -> list[AttemptRef]:
+        """Those of which nothing more is wanted; asked in portions, as other verbs wait meanwhile."""
+        settled: list[AttemptRef] = []
+        for start in range(0, len(ended), _ENDED_PER_VERB):
+            refs = ended[start : start + _ENDED_PER_VERB]
+            known = await self._store.run(partial(_log_facts, refs=refs))
+            # Outside of the verb: it may look at the disk.
+            answers = await asyncio.to_thread(self._archive.which_are_settled, known)
+            settled += [ref for ref, is_settled in zip(refs, answers, strict=True) if is_settled]
+        return settled
+
     async def AppendLog(
         self, request_iterator: AsyncIterator[wire.AppendLogRequest], context: Context
     ) -> AsyncIterator[wire.AppendLogReply]:
         node_key = calling_node().node_key
 
-        async def admit(ref: AttemptRef) -> JobId | None:
-            return await self._store.run(lambda tx: tx.log_owner(node_key, ref))
+        async def admit(refs: Sequence[AttemptRef]) -> list[JobId | None]:
+            return await self._store.run(lambda tx: [tx.log_owner(node_key, ref) for ref in refs])
 
         async for reply in self._intake.append(request_iterator, admit=admit):
             yield reply
@@ -312,6 +324,10 @@ def _batch(claimed: Claimed) -> AssignmentBatch:
         attempt=claimed.attempt,
         fence=claimed.fence,
     )
+
+
+def _log_facts(tx: Transaction, refs: Sequence[AttemptRef]) -> list[LogFacts | None]:
+    return [tx.attempt_log_facts(ref) for ref in refs]
 
 
 def _forgettable(events: Sequence[AttemptEvent], verdicts: Sequence[EventVerdict]) -> list[int]:

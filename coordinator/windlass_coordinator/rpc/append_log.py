@@ -9,7 +9,7 @@ Who may append, and to which job, is not decided here: see `admit`.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -27,14 +27,15 @@ from windlass_coordinator.logstore.base import (
     StreamKey,
 )
 from windlass_coordinator.rpc.read_ahead import Batch, Budget, ReadAhead
+from windlass_proto import convert
 from windlass_proto.errors import InvalidRequest, WindlassError
-from windlass_proto.model.ids import AttemptRef, Fence, JobId, TaskKey
+from windlass_proto.model.ids import AttemptRef, JobId
 from windlass_proto.model.states import LogStream
 from windlass_proto.v1 import agent_pb2, jobs_pb2
 from windlass_proto.v1.agent_pb2 import AppendLogReply, AppendLogRequest
 
-Admit = Callable[[AttemptRef], Awaitable[JobId | None]]
-"""Says to which job an attempt belongs, or None when the asking node may not append to it."""
+Admit = Callable[[Sequence[AttemptRef]], Awaitable[Sequence[JobId | None]]]
+"""Says to which job each attempt belongs, or None when the asking node may not append to it."""
 
 _STREAMS = {jobs_pb2.LOG_STREAM_STDOUT: LogStream.STDOUT, jobs_pb2.LOG_STREAM_STDERR: LogStream.STDERR}
 _REMEMBERED_ADMISSIONS = 4096
@@ -49,6 +50,8 @@ class IntakeLimits:
     """Written without a sync at most; a disk takes this in about 10 ms."""
     sync_interval: timedelta = timedelta(milliseconds=100)
     """Longest time that written bytes wait for a sync while more keeps coming."""
+    sync_requests: int = 512
+    """The same by number: many short outputs are as many files, and each has a share in the sync."""
     write_bytes: int = 1 << 20
     """Written at one go while more is coming: going to a worker thread and back costs as much as copying
     this."""
@@ -132,17 +135,25 @@ class _Admissions:
         self._lifetime_s = lifetime.total_seconds()
         self._known: OrderedDict[AttemptRef, tuple[float, JobId | None]] = OrderedDict()
 
-    async def job_of(self, ref: AttemptRef) -> JobId | None:
+    async def jobs_of(self, refs: Collection[AttemptRef]) -> dict[AttemptRef, JobId | None]:
+        """Asks once for all that are not known."""
         now = asyncio.get_running_loop().time()
-        known = self._known.get(ref)
-        if known is not None and now < known[0]:
-            return known[1]
-        job_id = await self._admit(ref)
-        self._known[ref] = (now + self._lifetime_s, job_id)
-        self._known.move_to_end(ref)
-        if len(self._known) > _REMEMBERED_ADMISSIONS:
+        jobs: dict[AttemptRef, JobId | None] = {}
+        unknown: list[AttemptRef] = []
+        for ref in dict.fromkeys(refs):
+            known = self._known.get(ref)
+            if known is not None and now < known[0]:
+                jobs[ref] = known[1]
+            else:
+                unknown.append(ref)
+        if unknown:
+            for ref, job_id in zip(unknown, await self._admit(unknown), strict=True):
+                jobs[ref] = job_id
+                self._known[ref] = (now + self._lifetime_s, job_id)
+                self._known.move_to_end(ref)
+        while len(self._known) > _REMEMBERED_ADMISSIONS:
             self._known.popitem(last=False)
-        return job_id
+        return jobs
 
 
 class _StreamIntake:
@@ -172,6 +183,7 @@ class _StreamIntake:
                 batch = await ahead.take(
                     least_bytes=self._limits.write_bytes,
                     most_bytes=self._limits.sync_bytes,
+                    most_requests=self._limits.sync_requests,
                     pause=self._limits.pause,
                     # What is written waits for its sync, whether or not more comes.
                     patience=self._limits.pause if self._unsynced else None,
@@ -183,7 +195,7 @@ class _StreamIntake:
 
     async def _write(self, batch: Batch) -> bool:
         """Writes a batch, which may be empty; whether everything written so far is on disk now."""
-        keys = [await self._key(request) for request in batch.requests]
+        keys = await self._keys(batch.requests)
         is_due = self._is_sync_due(batch)
         loop = asyncio.get_running_loop()
         outcomes = await loop.run_in_executor(
@@ -204,24 +216,15 @@ class _StreamIntake:
         return (
             batch.size_bytes < self._limits.write_bytes
             or self._unsynced_bytes >= self._limits.sync_bytes
+            or len(self._unsynced) + len(batch.requests) >= self._limits.sync_requests
             or waited_s >= self._limits.sync_interval.total_seconds()
         )
 
-    async def _key(self, request: AppendLogRequest) -> StreamKey | None:
-        """The stream to append to; None when that is refused."""
-        stream = _STREAMS.get(request.stream)
-        if stream is None:
-            raise InvalidRequest("an AppendLog request names neither stdout nor stderr: set `stream`")
-        wire = request.ref
-        ref = AttemptRef(
-            task_key=TaskKey(wire.task_key), index=wire.index, attempt=wire.attempt, fence=Fence(wire.fence)
-        )
-        job_id = await self._admissions.job_of(ref)
-        if job_id is None:
-            return None
-        return StreamKey(
-            job_id=job_id, task_key=ref.task_key, index=ref.index, attempt=ref.attempt, stream=stream
-        )
+    async def _keys(self, requests: Sequence[AppendLogRequest]) -> list[StreamKey | None]:
+        """The stream that each request appends to; None when that is refused."""
+        refs = [convert.attempt_ref_from_wire(request.ref) for request in requests]
+        jobs = await self._admissions.jobs_of(refs)
+        return [_key(request, ref, jobs[ref]) for request, ref in zip(requests, refs, strict=True)]
 
     def _note(self, key: StreamKey, request: AppendLogRequest, outcome: AppendOutcome) -> None:
         match outcome.verdict:
@@ -239,6 +242,17 @@ class _StreamIntake:
         synced = _Synced(replies=self._unsynced, grown=tuple(self._grown))
         self._unsynced, self._unsynced_bytes, self._grown = [], 0, {}
         return synced
+
+
+def _key(request: AppendLogRequest, ref: AttemptRef, job_id: JobId | None) -> StreamKey | None:
+    stream = _STREAMS.get(request.stream)
+    if stream is None:
+        raise InvalidRequest("an AppendLog request names neither stdout nor stderr: set `stream`")
+    if job_id is None:
+        return None
+    return StreamKey(
+        job_id=job_id, task_key=ref.task_key, index=ref.index, attempt=ref.attempt, stream=stream
+    )
 
 
 async def _read(requests: AsyncIterator[AppendLogRequest], ahead: ReadAhead) -> None:

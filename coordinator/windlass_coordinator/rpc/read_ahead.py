@@ -68,19 +68,26 @@ class ReadAhead:
         self._has_news.set()
 
     async def take(
-        self, *, least_bytes: int, most_bytes: int, pause: timedelta, patience: timedelta | None
+        self,
+        *,
+        least_bytes: int,
+        most_bytes: int,
+        most_requests: int,
+        pause: timedelta,
+        patience: timedelta | None,
     ) -> Batch:
         """Waits for a request (`patience` at most; None = for ever), and then for `pause` at most until
         `least_bytes` have come.
 
-        Gives what there is then, up to about `most_bytes`; nothing when none came or the sender has ended.
+        Gives what there is then, up to about `most_bytes` and `most_requests`; nothing when none came or the
+        sender has ended.
         """
         await self._wait_for_bytes(1, patience)
         if self._requests:
             await self._wait_for_bytes(least_bytes, pause)
         taken: list[AppendLogRequest] = []
         size = 0
-        while self._requests and size < most_bytes:
+        while self._requests and size < most_bytes and len(taken) < most_requests:
             request_size, request = self._requests.popleft()
             size += request_size
             taken.append(request)

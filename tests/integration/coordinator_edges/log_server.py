@@ -7,7 +7,7 @@ As a program (`python log_server.py DIRECTORY`) it prints its port and serves un
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,9 +39,9 @@ class Records:
     facts: StreamFacts = OPEN
     asked: list[AttemptRef] = field(default_factory=list)
 
-    async def admit(self, ref: AttemptRef) -> JobId | None:
-        self.asked.append(ref)
-        return JOB if ref.fence == self.fence else None
+    async def admit(self, refs: Sequence[AttemptRef]) -> list[JobId | None]:
+        self.asked += refs
+        return [JOB if ref.fence == self.fence else None for ref in refs]
 
     async def stream_facts(self) -> StreamFacts:
         return self.facts

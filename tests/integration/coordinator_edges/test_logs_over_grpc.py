@@ -176,8 +176,9 @@ async def test_permission_is_asked_for_once_per_attempt_and_again_after_a_while(
 
     hasty = IntakeLimits(admission=timedelta(0))
     async with a_log_server(tmp_path / "other", limits=hasty) as server:
-        await append(server.port, *[a_piece(n, b"a") for n in range(20)])
-        assert len(server.records.asked) == 20
+        for n in range(3):
+            await append(server.port, a_piece(n, b"a"))
+        assert len(server.records.asked) == 3
 
 
 async def test_a_request_that_names_no_stream_is_refused(tmp_path: Path) -> None:
