@@ -49,14 +49,14 @@ class IntakeLimits:
     sync_bytes: int = 8 << 20
     """Written without a sync at most; a disk takes this in about 10 ms."""
     sync_interval: timedelta = timedelta(milliseconds=100)
-    """Longest time that written bytes wait for a sync while more keeps coming."""
+    """Between two syncs of little; so written bytes wait for this long at most."""
     sync_requests: int = 512
     """The same by number: many short outputs are as many files, and each has a share in the sync."""
     write_bytes: int = 1 << 20
     """Written at one go while more is coming: going to a worker thread and back costs as much as copying
     this."""
     pause: timedelta = timedelta(milliseconds=5)
-    """When less than that has come in this time, it is written and synced at once."""
+    """When less than that has come in this time, it is written."""
     read_ahead_bytes: int = 16 << 20
     """Received and not yet written, of one stream; two syncs' worth keeps the disk busy."""
     total_read_ahead_bytes: int = 256 << 20
@@ -174,6 +174,7 @@ class _StreamIntake:
         self._unsynced: list[AppendLogReply] = []
         self._unsynced_bytes = 0
         self._unsynced_since = 0.0
+        self._synced_at = 0.0
         self._grown: dict[StreamKey, None] = {}
 
     async def replies(self, ahead: ReadAhead) -> AsyncGenerator[_Synced, None]:
@@ -185,8 +186,7 @@ class _StreamIntake:
                     most_bytes=self._limits.sync_bytes,
                     most_requests=self._limits.sync_requests,
                     pause=self._limits.pause,
-                    # What is written waits for its sync, whether or not more comes.
-                    patience=self._limits.pause if self._unsynced else None,
+                    patience=self._patience(),
                 )
                 if await self._write(batch):
                     yield self._answered()
@@ -212,13 +212,27 @@ class _StreamIntake:
         if not self._unsynced:
             self._unsynced_since = now
         self._unsynced_bytes += batch.size_bytes
-        waited_s = now - self._unsynced_since
-        return (
-            batch.size_bytes < self._limits.write_bytes
-            or self._unsynced_bytes >= self._limits.sync_bytes
+        is_full = (
+            self._unsynced_bytes >= self._limits.sync_bytes
             or len(self._unsynced) + len(batch.requests) >= self._limits.sync_requests
-            or waited_s >= self._limits.sync_interval.total_seconds()
         )
+        interval_s = self._limits.sync_interval.total_seconds()
+        has_paused = batch.size_bytes < self._limits.write_bytes
+        # A lone line is synced at once; lines that keep trickling in share a sync, because each sync is a
+        # commit of the file system, for which everybody on this disk waits.
+        has_rested = now - self._synced_at >= interval_s
+        is_due = is_full or (has_paused and has_rested) or now - self._unsynced_since >= interval_s
+        if is_due:
+            self._synced_at = now
+        return is_due
+
+    def _patience(self) -> timedelta | None:
+        """How long to wait for more: what is written waits for its sync, whether or not more comes."""
+        if not self._unsynced:
+            return None
+        now = asyncio.get_running_loop().time()
+        until_rested = timedelta(seconds=self._synced_at - now) + self._limits.sync_interval
+        return max(self._limits.pause, until_rested)
 
     async def _keys(self, requests: Sequence[AppendLogRequest]) -> list[StreamKey | None]:
         """The stream that each request appends to; None when that is refused."""
