@@ -164,4 +164,5 @@ async def a_slot(
             await slot.slot.close(end_keeper=True)
     assert not [path for path in groups if path.parent.exists()], "a group is left"
     assert not SlotDir(directory / "slot").keeper_lives(), "a keeper is left"
-    assert open_descriptors() == before, "a descriptor is left"
+    # Earlier tests of this process may let go of theirs meanwhile; what this slot leaves stays.
+    await eventually(lambda: open_descriptors() <= before)
