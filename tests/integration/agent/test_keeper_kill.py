@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from tests.support.keeper_slots import SlotUnderTest, a_slot, eventually, is_running
+from tests.support.keeper_slots import SlotUnderTest, a_slot, eventually, is_running, state_of
 from windlass_agent.runner.cgroups import Containment
 from windlass_proto.model.failures import FailureKind
 
@@ -104,7 +104,8 @@ async def test_what_a_shell_started_has_its_grace_though_the_shell_dies_at_once(
 async def test_a_stopped_process_is_continued_so_that_it_can_end(tmp_path: Path) -> None:
     async with a_slot(tmp_path) as slot:
         ref = slot.hand_over("/bin/sh", "-c", "trap 'exit 5' TERM; echo ready; kill -STOP $$; sleep 1000")
-        await wrote(slot, ref, b"ready")
+        pid = (await slot.start_of(ref)).pid
+        await eventually(lambda: state_of(pid) == "T")
         slot.slot.stop(ref)
         record = await slot.end_of(ref)
     assert record.code == 5
