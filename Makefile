@@ -30,10 +30,12 @@ check: $(READY)
 	@echo "== types" && $(BIN)/mypy --no-error-summary
 	@echo "== specs" && $(BIN)/pytest -q -n 2 tests/spec
 
-# Two at a time first; then, one by one, those that measure or load the machine. Exit code 5 = none there.
+# What only thinks runs two at a time; what starts programs runs one by one, as on a machine of its own.
+# Exit code 5 = none there.
 test: $(READY)
 	@status=0; \
-	$(BIN)/pytest -q -n 2 --dist worksteal -m "not alone" tests || status=$$?; \
+	$(BIN)/pytest -q -n 2 --dist worksteal tests/spec tests/conformance || status=$$?; \
+	$(BIN)/pytest -q -m "not alone" tests/transcripts tests/integration tests/e2e || status=$$?; \
 	$(BIN)/pytest -q -m alone tests || { code=$$?; [ $$code = 5 ] || status=$$code; }; \
 	exit $$status
 
