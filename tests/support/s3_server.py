@@ -55,7 +55,7 @@ def s3_server(root: Path) -> Iterator[S3Server]:
     env = {name: value for name, value in os.environ.items() if name not in _REFUSED_BY_RCLONE}
     command = [
         *(str(Path(sys.executable).with_name("rclone")), "serve", "s3"),
-        *("--addr", address, "--auth-key", f"{_KEY},{_SECRET}", "--dir-cache-time", "0s"),
+        *("--addr", address, "--auth-key", f"{_KEY},{_SECRET}", "--dir-cache-time", "100ms"),
         *("--config", os.devnull, str(root)),
     ]
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
