@@ -2,6 +2,7 @@
 
 BIN := .venv/bin
 READY := .venv/ready
+TOOLS := .venv/test-tools
 PROTOS := $(wildcard proto/windlass_proto/v1/*.proto)
 
 .DEFAULT_GOAL := help
@@ -30,9 +31,12 @@ check: $(READY)
 	@echo "== types" && $(BIN)/mypy --no-error-summary
 	@echo "== specs" && $(BIN)/pytest -q -n 2 tests/spec
 
+$(TOOLS): $(READY) requirements/test_tools.sh
+	@requirements/test_tools.sh
+
 # What only thinks runs two at a time; what starts programs runs one by one, as on a machine of its own.
 # Exit code 5 = none there.
-test: $(READY)
+test: $(READY) $(TOOLS)
 	@status=0; \
 	$(BIN)/pytest -q -n 2 --dist worksteal tests/spec tests/conformance || status=$$?; \
 	$(BIN)/pytest -q -m "not alone" tests/transcripts tests/integration tests/e2e || status=$$?; \
