@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from windlass_proto import failpoints
 from windlass_proto.errors import InvalidRequest
 from windlass_proto.model.storage import StorageProfiles, profiles_from_mapping
 
@@ -186,6 +187,11 @@ def _in_words(error: ErrorDetails) -> str:
             return f"{name}: is not a setting"
     message = error["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
     return f"{name}: {message}" if name == _SECRET else f"{name}: {message} (is {error['input']!r})"
+
+
+def failpoint() -> str:
+    """Where a test wants this process, or its keepers, to die; "" = nowhere."""
+    return failpoints.asked_for(os.environ)
 
 
 def load_storage(path: Path | None) -> StorageProfiles:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from windlass_agent.config import AgentSettings, load_settings, load_storage, read_join_token
+from windlass_agent.config import AgentSettings, failpoint, load_settings, load_storage, read_join_token
 from windlass_agent.core.backoff import Backoff
 from windlass_agent.core.environment import NodeVariables
 from windlass_agent.core.prefetch import PrefetchLimits
@@ -45,6 +45,7 @@ from windlass_agent.runner.task_template import TaskTemplates
 from windlass_agent.spool.attempt_dir import remove_attempt
 from windlass_agent.spool.intents import IntentJournal
 from windlass_agent.state_dir import StateDir
+from windlass_proto import failpoints
 from windlass_proto.errors import WindlassError
 from windlass_proto.model.status import NodeFacts
 
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load_settings(arguments)
         _configure_logging(settings.log_level)
+        failpoints.install_from(failpoint())
         _raise_file_limit()
         state = StateDir(settings.state)
         state.open()
@@ -94,7 +96,7 @@ async def run_agent(
             containment=containment,
             on_record=on_record,
             on_keeper_lost=on_keeper_lost,
-            settings=KeeperSettings(build=facts.agent_version),
+            settings=KeeperSettings(build=facts.agent_version, crash_at=failpoint()),
         )
 
     agent = _Agent(settings, state, facts, make_executor or keeper_slot)

@@ -40,7 +40,7 @@ from windlass_coordinator.rpc.server import Services, open_server
 from windlass_coordinator.stores import open_store
 from windlass_coordinator.stores.base import Store, Transaction
 from windlass_coordinator.web.server import WebServer
-from windlass_proto import __version__
+from windlass_proto import __version__, failpoints
 from windlass_proto.errors import WindlassError
 from windlass_proto.model.ids import NodeKey
 from windlass_proto.model.states import NodeState
@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = config.load_settings(sys.argv[1:] if arguments is None else arguments)
         set_up_logging(settings.log_level)
+        failpoints.install_from(config.failpoint())
         with exclusive(settings.data_directory):
             asyncio.run(_run(settings))
     except (WindlassError, BaseExceptionGroup) as error:

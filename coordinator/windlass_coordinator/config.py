@@ -16,6 +16,7 @@ from pathlib import Path
 from windlass_coordinator.core.leases import LeasePolicy
 from windlass_coordinator.core.retry import RetryPolicy
 from windlass_coordinator.settings_tree import HostPort, InvalidSettings, Origin, nested, overlay, paths
+from windlass_proto import failpoints
 from windlass_proto.checks import SpecLimits, nearest
 from windlass_proto.errors import Problem
 
@@ -75,6 +76,11 @@ def load_settings(arguments: Sequence[str], *, environment: Mapping[str, str] | 
     if problems:
         raise InvalidSettings(problems)
     return settings
+
+
+def failpoint() -> str:
+    """Where a test wants this process to die; "" = nowhere."""
+    return failpoints.asked_for(os.environ)
 
 
 def _parser() -> argparse.ArgumentParser:
