@@ -6,7 +6,7 @@ In linear time and without recursion: a job may be a chain of ten thousand tasks
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 
-from windlass_proto.checks.words import Findings, nearest, show
+from windlass_proto.checks.words import Findings, nearest, plain, show
 
 Parents = Mapping[str, Sequence[str]]
 
@@ -25,14 +25,16 @@ def check_order(findings: Findings, parents: Parents, paths: Mapping[str, str]) 
         edges[name] = [parent for parent in times if parent in parents and parent != name]
         unknown += [(path, parent) for parent in times if parent not in parents]
         if name in times:
-            findings.add(path, f"{name} cannot come after itself")
+            findings.add(path, f"{plain(name)} cannot come after itself")
         for parent, count in times.items():
             if count > 1:
                 findings.add(path, f"names {show(parent)} {count} times; once is enough")
     hints = max(1, _COMPARISONS // max(1, len(parents)))
     for position, (path, parent) in enumerate(unknown):
         guess = nearest(parent, parents) if position < hints else None
-        findings.add(path, f"there is no task {show(parent)}" + (f"; did you mean {guess}?" if guess else ""))
+        findings.add(
+            path, f"there is no task {show(parent)}" + (f"; did you mean {plain(guess)}?" if guess else "")
+        )
     place = {name: position for position, name in enumerate(parents)}
     for knot in _knots(edges):
         cycle = _shortest_cycle(min(knot, key=place.__getitem__), edges, set(knot))
@@ -98,8 +100,8 @@ def _shortest_cycle(start: str, edges: Parents, knot: set[str]) -> list[str]:
 
 
 def _drawn(cycle: Sequence[str]) -> str:
-    if len(cycle) <= _SHOWN_OF_A_CYCLE:
-        return " -> ".join(cycle)
     half = _SHOWN_OF_A_CYCLE // 2
-    left_out = f"({len(cycle) - 2 * half} more)"
-    return " -> ".join([*cycle[:half], left_out, *cycle[-half:]])
+    shown = list(map(plain, cycle if len(cycle) <= 2 * half else [*cycle[:half], *cycle[-half:]]))
+    if len(cycle) > 2 * half:
+        shown.insert(half, f"({len(cycle) - 2 * half} more)")
+    return " -> ".join(shown)

@@ -87,3 +87,8 @@ def check_between(findings: Findings, path: str, value: float, *, low: float, hi
 def show(text: str) -> str:
     """For a message: quoted, on one line, and not too long."""
     return repr(text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "...")
+
+
+def plain(name: str) -> str:
+    """A name as it is; what is no name at all, quoted as `show` does."""
+    return name if name.isprintable() and len(name) <= _SHOWN else show(name)
