@@ -141,7 +141,7 @@ def current_node(tx: Transaction, node_key: NodeKey, session: SessionRef) -> Nod
     A node that has been silent must open a new session too: only its inventory tells what it may keep.
     """
     node = tx.node_view(node_key)
-    if node is None or node.epoch != session.node_epoch or node.nonce != session.nonce:
+    if node is None or not node.nonce or (node.epoch, node.nonce) != (session.node_epoch, session.nonce):
         raise SessionLost("this session is not the node's current one: open a new one")
     if node.state in _SESSION_ENDED:
         raise SessionLost(f"this node is {node.state}: open a new session")

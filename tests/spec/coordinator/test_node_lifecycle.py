@@ -101,3 +101,7 @@ def test_the_newest_nonce_is_good_and_the_one_before_while_its_reply_may_have_be
     assert nonce_is_good("old", current="new", previous="old")
     assert not nonce_is_good("older", current="new", previous="old")
     assert not nonce_is_good("old", current="new", previous="new")
+
+
+def test_a_store_that_cannot_know_the_nonce_takes_the_first_one_that_comes() -> None:
+    assert nonce_is_good("newer than the backup", current="", previous="")
