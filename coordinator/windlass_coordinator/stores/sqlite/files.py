@@ -15,7 +15,7 @@ from windlass_proto.errors import Conflict, Unavailable
 
 IN_MEMORY = ":memory:"
 
-_APPLICATION_ID = 0x57494E44
+APPLICATION_ID = 0x57494E44
 """`WIND` in the file's header tells our databases from other programs'."""
 
 _READER_CONNECTIONS = 2
@@ -128,14 +128,14 @@ def _bring_up(writer: sqlite3.Connection) -> Engine:
     with engine.begin() as connection:
         migrate(connection)
         connection.exec_driver_sql(_FIRST_VALUES)
-        connection.exec_driver_sql(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
     return engine
 
 
 def _refuse_foreign(db: sqlite3.Connection, path: str) -> None:
     found = db.execute("PRAGMA application_id").fetchone()[0]
     tables = db.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0]
-    if tables and found != _APPLICATION_ID:
+    if tables and found != APPLICATION_ID:
         raise Conflict(f"{path} is a database of another program: name another data directory")
 
 
