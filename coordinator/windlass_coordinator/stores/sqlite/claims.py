@@ -7,6 +7,7 @@ from typing import Any
 
 from windlass_coordinator.core.fences import fence_floor
 from windlass_coordinator.core.records import ClaimableTask, Claimed, JobKey, NodeView
+from windlass_coordinator.stores.sql.rows import claimed_again
 from windlass_coordinator.stores.sql.times import to_us
 from windlass_proto.model.ids import JobId, TaskKey, TaskName
 
@@ -143,24 +144,4 @@ class SqliteClaims:
         by_task: dict[int, list[Any]] = {}
         for row in rows:
             by_task.setdefault(row[0], []).append(row)
-        return [_claimed_again(group, node) for group in by_task.values()]
-
-
-# Rows are untyped: the driver knows no column types.
-def _claimed_again(rows: list[Any], node: NodeView) -> Claimed:
-    task_key, job_key, job_id, name, count, spec = rows[0][:6]
-    task = ClaimableTask(
-        task_key=task_key,
-        job_key=job_key,
-        job_id=job_id,
-        name=name,
-        instance_count=count,
-        next_index=0,
-        ready_again=0,
-        spec=spec,
-        cluster=node.cluster,
-        job_is_waiting=False,
-        is_fresh=False,
-    )
-    index, attempt, fence = zip(*[row[6:9] for row in rows], strict=True)
-    return Claimed(task=task, index=index, attempt=attempt, fence=fence)
+        return [claimed_again(group, node) for group in by_task.values()]

@@ -4,23 +4,22 @@ import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from windlass_coordinator.core.records import ClusterKey, Fact, JobKey, JobView, TaskView
 from windlass_coordinator.core.task_graph import count_blockers
 from windlass_coordinator.stores.base import NewJob
-from windlass_coordinator.stores.sql.times import to_us
-from windlass_coordinator.stores.sqlite.reports import task_columns, task_view
-from windlass_proto.model.ids import JobId, TaskKey, TaskName, TenantId
-from windlass_proto.model.specs import JobSpec, TaskSpec, task_from_json, task_to_json
-from windlass_proto.model.states import JobState, TaskState
-
-# Made once: `json.dumps` with separators of its own makes an encoder for each call.
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
-
-_JOB_COLUMNS = (
-    "job_key, job_id, tenant, state, stop_as, fail_fast, generation, priority, tasks_open, delete_when_done"
+from windlass_coordinator.stores.sql.rows import (
+    JOB_COLUMNS,
+    TASK_COLUMNS,
+    job_view_of,
+    task_row,
+    task_view,
+    to_json,
 )
+from windlass_coordinator.stores.sql.times import to_us
+from windlass_proto.model.ids import JobId, TaskKey, TaskName, TenantId
+from windlass_proto.model.specs import JobSpec, TaskSpec, task_from_json
+from windlass_proto.model.states import JobState, TaskState
 
 _ADD_TASK = """
 INSERT INTO tasks (job_key, name, position, state, cluster_key, priority, has_work, instance_count,
@@ -79,7 +78,7 @@ class SqliteJobs:
         self._db.executemany(
             _ADD_TASK,
             [
-                _task_row(task, job_key, position, job, blocked_by=blockers[task.name])
+                task_row(task, job_key, position, job, blocked_by=blockers[task.name])
                 for position, task in enumerate(spec.tasks)
             ],
         )
@@ -99,19 +98,19 @@ class SqliteJobs:
 
     def job_view(self, job_id: JobId, *, tenant: TenantId) -> JobView | None:
         row = self._db.execute(
-            f"SELECT {_JOB_COLUMNS} FROM jobs WHERE job_id = ? AND tenant = ? AND deleted_at IS NULL",
+            f"SELECT {JOB_COLUMNS} FROM jobs WHERE job_id = ? AND tenant = ? AND deleted_at IS NULL",
             (job_id, tenant),
         ).fetchone()
-        return None if row is None else _job_view(row)
+        return None if row is None else job_view_of(row)
 
     def job_views(self, keys: Collection[JobKey]) -> dict[JobKey, JobView]:
-        select = f"SELECT {_JOB_COLUMNS} FROM jobs WHERE job_key = ?"
+        select = f"SELECT {JOB_COLUMNS} FROM jobs WHERE job_key = ?"
         rows = [self._db.execute(select, (key,)).fetchone() for key in keys]
-        return {JobKey(row[0]): _job_view(row) for row in rows}
+        return {JobKey(row[0]): job_view_of(row) for row in rows}
 
     def job_task_views(self, job_key: JobKey) -> list[TaskView]:
         rows = self._db.execute(
-            f"SELECT {task_columns()} FROM tasks WHERE job_key = ? ORDER BY position", (job_key,)
+            f"SELECT {TASK_COLUMNS} FROM tasks WHERE job_key = ? ORDER BY position", (job_key,)
         )
         return [task_view(row) for row in rows]
 
@@ -158,7 +157,7 @@ class SqliteJobs:
 
     def unblock(self, keys: Collection[TaskKey], *, by: Mapping[TaskKey, int]) -> list[TaskView]:
         self._db.executemany(_UNBLOCK, [(key, by[key]) for key in keys])
-        select = f"SELECT {task_columns()} FROM tasks WHERE task_key = ? AND state = 'READY'"
+        select = f"SELECT {TASK_COLUMNS} FROM tasks WHERE task_key = ? AND state = 'READY'"
         rows = [self._db.execute(select, (key,)).fetchone() for key in keys]
         return [task_view(row) for row in rows if row is not None]
 
@@ -214,46 +213,8 @@ class SqliteJobs:
                     fact.job_key,
                     fact.task_key,
                     fact.node_key,
-                    _to_json(fact.payload) if fact.payload else "",
+                    to_json(fact.payload) if fact.payload else "",
                 )
                 for fact in facts
             ],
         )
-
-
-# A row is untyped: the driver knows no column types.
-def _job_view(row: Any) -> JobView:
-    return JobView(
-        job_key=row[0],
-        job_id=row[1],
-        tenant=row[2],
-        state=JobState(row[3]),
-        stop_as=None if row[4] is None else JobState(row[4]),
-        fail_fast=bool(row[5]),
-        generation=row[6],
-        priority=row[7],
-        tasks_open=row[8],
-        delete_when_done=bool(row[9]),
-    )
-
-
-def _task_row(
-    task: TaskSpec, job_key: JobKey, position: int, job: NewJob, *, blocked_by: int
-) -> tuple[object, ...]:
-    needs = task.resources
-    return (
-        job_key,
-        TaskName(task.name),
-        position,
-        TaskState.WAITING if blocked_by else TaskState.READY,
-        job.clusters[task.cluster],
-        job.spec.priority,
-        not blocked_by,
-        task.instances,
-        blocked_by,
-        task.max_retries,
-        needs.cpu,
-        needs.memory_bytes,
-        needs.slots,
-        task_to_json(task),
-    )

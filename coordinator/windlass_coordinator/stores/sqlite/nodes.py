@@ -3,13 +3,12 @@
 import sqlite3
 from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any
 
 from windlass_coordinator.core.records import ClusterKey, NodeView
 from windlass_coordinator.stores.base import Credential
+from windlass_coordinator.stores.sql.rows import node_view_of
 from windlass_coordinator.stores.sql.times import from_us_or_none, to_us
 from windlass_proto.model.ids import NodeId, NodeKey, TenantId
-from windlass_proto.model.resources import NodeCapacity
 from windlass_proto.model.states import NodeState
 from windlass_proto.model.status import NodeFacts
 
@@ -88,7 +87,7 @@ class SqliteNodes:
 
     def node_view(self, node_key: NodeKey) -> NodeView | None:
         row = self._db.execute(_NODE, (node_key,)).fetchone()
-        return None if row is None else _node_view(row)
+        return None if row is None else node_view_of(row)
 
     def open_session(
         self,
@@ -186,22 +185,3 @@ class SqliteNodes:
 
     def revoke_node_credentials(self, node_key: NodeKey) -> None:
         self._db.execute("UPDATE credentials SET revoked = 1 WHERE node_key = ?", (node_key,))
-
-
-# A row is untyped: the driver knows no column types.
-def _node_view(row: Any) -> NodeView:
-    return NodeView(
-        node_key=row[0],
-        node_id=NodeId(row[1]),
-        name=row[2],
-        tenant=row[3],
-        cluster=row[4],
-        cluster_key=row[5],
-        state=NodeState(row[6]),
-        state_id=row[7],
-        boot_id=row[8],
-        epoch=row[9],
-        nonce=row[10],
-        last_nonce=row[11],
-        capacity=NodeCapacity(cpu=row[12], memory_bytes=row[13], slots=row[14]),
-    )

@@ -11,17 +11,23 @@ from windlass_coordinator.core.records import (
     AttemptView,
     ClusterKey,
     HeldAttempt,
-    JobKey,
     LogFacts,
     NodeView,
     TaskBump,
     TaskView,
 )
 from windlass_coordinator.stores.base import AttemptEnd, InstanceChange
+from windlass_coordinator.stores.sql.rows import (
+    TASK_COLUMNS,
+    attempt_key,
+    attempt_view,
+    count_by_task,
+    exit_fields,
+    task_view,
+)
 from windlass_coordinator.stores.sql.times import from_us_or_none, to_us
 from windlass_proto.model.events import Exited
-from windlass_proto.model.failures import FailureKind
-from windlass_proto.model.ids import AttemptRef, Fence, JobId, NodeKey, TaskKey, TaskName, TenantId
+from windlass_proto.model.ids import AttemptRef, Fence, JobId, NodeKey, TaskKey, TenantId
 from windlass_proto.model.states import AttemptState, InstanceState, TaskState
 
 # A range is read at once when at least every so many-th row of it is wanted.
@@ -43,16 +49,7 @@ UPDATE attempts SET state = 'FINALIZING', started_at = coalesce(started_at, max(
   stdout_end = ?, stderr_end = ?
 WHERE task_key = ? AND idx = ? AND attempt = ? AND fence = ? AND ended_at IS NULL"""
 
-_TASK_COLUMNS = (
-    "task_key, job_key, name, state, cluster_key, instance_count, next_index, ready_again, active, "
-    "retry_wait, succeeded, failed, stopped, max_retries"
-)
-
-_TASKS = f"SELECT {_TASK_COLUMNS} FROM json_each(?1) k JOIN tasks ON task_key = k.value"
-
-# Looked up, not called: a hot verb makes a thousand of them.
-_TASK_STATES = {state.value: state for state in TaskState}
-_ATTEMPT_STATES = {state.value: state for state in AttemptState}
+_TASKS = f"SELECT {TASK_COLUMNS} FROM json_each(?1) k JOIN tasks ON task_key = k.value"
 
 _BUMP = """
 UPDATE tasks SET active = active + ?2, ready_again = ready_again + ?3, retry_wait = retry_wait + ?4,
@@ -60,31 +57,6 @@ UPDATE tasks SET active = active + ?2, ready_again = ready_again + ?3, retry_wai
   has_work = (?8 IN ('READY', 'RUNNING') AND (next_index < instance_count OR ready_again + ?3 > 0)),
   ended_at = ?9
 WHERE task_key = ?1"""
-
-
-def task_view(row: Any) -> TaskView:
-    """From a row of `task_columns`; untyped as the driver knows no column types."""
-    return TaskView(
-        task_key=row[0],
-        job_key=JobKey(row[1]),
-        name=TaskName(row[2]),
-        state=_TASK_STATES[row[3]],
-        cluster_key=ClusterKey(row[4]),
-        instance_count=row[5],
-        next_index=row[6],
-        ready_again=row[7],
-        active=row[8],
-        retry_wait=row[9],
-        succeeded=row[10],
-        failed=row[11],
-        stopped=row[12],
-        max_retries=row[13],
-    )
-
-
-def task_columns() -> str:
-    """The columns of a TaskView, for a SELECT."""
-    return _TASK_COLUMNS
 
 
 class SqliteReports:
@@ -100,7 +72,7 @@ class SqliteReports:
         views: dict[tuple[TaskKey, int, int], AttemptView] = {}
         for task_key, group in by_task.items():
             for row in self._attempt_rows(task_key, group):
-                views[task_key, row[0], row[1]] = _attempt_view(row)
+                views[task_key, row[0], row[1]] = attempt_view(row)
         return views
 
     def _attempt_rows(self, task_key: TaskKey, refs: list[AttemptRef]) -> list[Any]:
@@ -125,13 +97,16 @@ class SqliteReports:
         self._db.executemany(
             """UPDATE attempts SET state = ?, started_at = coalesce(started_at, ?)
                WHERE task_key = ? AND idx = ? AND attempt = ? AND fence = ? AND ended_at IS NULL""",
-            [(state, at if state is AttemptState.RUNNING else None, *_where(ref)) for ref, state in changes],
+            [
+                (state, at if state is AttemptState.RUNNING else None, *attempt_key(ref))
+                for ref, state in changes
+            ],
         )
 
     def record_exits(self, exits: Sequence[tuple[AttemptRef, Exited]], *, now: datetime) -> None:
         at = to_us(now)
         self._db.executemany(
-            _EXITED, [(at - what.ran_for_us, *_exit_fields(what), *_where(ref)) for ref, what in exits]
+            _EXITED, [(at - what.ran_for_us, *exit_fields(what), *attempt_key(ref)) for ref, what in exits]
         )
 
     def end_attempts(self, ends: Sequence[AttemptEnd], *, now: datetime) -> None:
@@ -145,8 +120,8 @@ class SqliteReports:
                     None if end.exit is None else at - end.exit.ran_for_us,
                     end.failure,
                     end.reason or None,
-                    *_exit_fields(end.exit),
-                    *_where(end.ref),
+                    *exit_fields(end.exit),
+                    *attempt_key(end.ref),
                 )
                 for end in ends
             ],
@@ -241,7 +216,7 @@ class SqliteReports:
         )
         self._db.executemany("INSERT INTO ready_again (task_key, idx) VALUES (?, ?)", instances)
         clusters = set()
-        for key, count in _count_by_task(instances).items():
+        for key, count in count_by_task(instances).items():
             row = self._db.execute(
                 """UPDATE tasks SET retry_wait = retry_wait - ?2, ready_again = ready_again + ?2,
                      has_work = (state IN ('READY', 'RUNNING'))
@@ -324,7 +299,7 @@ class SqliteReports:
                FROM attempts a JOIN tasks t ON t.task_key = a.task_key JOIN jobs j ON j.job_key = t.job_key
                WHERE a.task_key = ? AND a.idx = ? AND a.attempt = ? AND a.fence = ?
                  AND a.state NOT IN ('LOST', 'RELEASED') AND j.deleted_at IS NULL""",
-            _where(ref),
+            attempt_key(ref),
         ).fetchone()
         if row is None:
             return None
@@ -344,47 +319,6 @@ class SqliteReports:
                JOIN jobs j ON j.job_key = t.job_key
                WHERE a.task_key = ? AND a.idx = ? AND a.attempt = ? AND a.fence = ? AND a.node_key = ?
                  AND a.state NOT IN ('LOST', 'RELEASED') AND j.deleted_at IS NULL""",
-            (*_where(ref), node_key),
+            (*attempt_key(ref), node_key),
         ).fetchone()
         return None if row is None else JobId(row[0])
-
-
-def _attempt_view(row: Any) -> AttemptView:
-    return AttemptView(
-        attempt=row[1],
-        fence=row[2],
-        state=_ATTEMPT_STATES[row[3]],
-        node_key=row[4],
-        failure=None if row[5] is None else FailureKind(row[5]),
-        exit_code=row[6],
-        exit_signal=row[7],
-    )
-
-
-def _where(ref: AttemptRef) -> tuple[int, int, int, int]:
-    return (ref.task_key, ref.index, ref.attempt, ref.fence)
-
-
-_NO_EXIT = (None,) * 8
-
-
-def _exit_fields(what: Exited | None) -> tuple[int | None, ...]:
-    if what is None:
-        return _NO_EXIT
-    return (
-        what.code,
-        what.signal,
-        what.ran_for_us,
-        what.user_cpu_us,
-        what.system_cpu_us,
-        what.peak_memory_bytes,
-        what.stdout_end,
-        what.stderr_end,
-    )
-
-
-def _count_by_task(instances: Sequence[tuple[TaskKey, int]]) -> dict[TaskKey, int]:
-    counts: dict[TaskKey, int] = {}
-    for task_key, _ in instances:
-        counts[task_key] = counts.get(task_key, 0) + 1
-    return counts
