@@ -31,6 +31,9 @@ class NullExecutor:
     def forget(self, ref: AttemptRef) -> None:
         """It keeps no records."""
 
+    def limit_spool(self, *, attempt_bytes: int, slot_bytes: int) -> None:
+        """It stores nothing."""
+
     async def close(self, *, end_keeper: bool) -> None:
         """There is nothing to end."""
 

@@ -27,6 +27,9 @@ class Executor(Protocol):
 
     def forget(self, ref: AttemptRef) -> None: ...
 
+    def limit_spool(self, *, attempt_bytes: int, slot_bytes: int) -> None:
+        """How much output may lie on this node: of one attempt, and of this slot."""
+
     async def close(self, *, end_keeper: bool) -> None: ...
 
 

@@ -15,7 +15,7 @@ from windlass_agent.core.run_plan import CommandPlan
 from windlass_proto.model.assignments import AssignmentBatch
 from windlass_proto.model.ids import AttemptRef, JobId, TaskKey
 from windlass_proto.model.resources import Resources
-from windlass_proto.model.specs import Argv, Command, ShellLine, TaskSpec, task_from_json
+from windlass_proto.model.specs import Argv, Command, FullSpool, ShellLine, TaskSpec, task_from_json
 
 _REMEMBERED = 1024
 """Templates kept after their last attempt; a task that comes again finds its run time."""
@@ -32,6 +32,8 @@ class TaskTemplate:
     kill_grace_s: float
     share: str
     """What a keeper may recognise further attempts of the task by."""
+    on_full_spool: str
+    """What becomes of output that the node has no room for."""
     is_plain: bool
     """Nothing to prepare and nothing to upload: the keeper gets it at once."""
     run_time_s: float | None = None
@@ -52,6 +54,7 @@ class TaskTemplate:
             timeout_s=self.timeout_s,
             kill_grace_s=self.kill_grace_s,
             memory_bytes=self.needs.memory_bytes,
+            on_full_spool=self.on_full_spool,
         )
 
     def observe(self, run_time_s: float) -> None:
@@ -86,9 +89,16 @@ class TaskTemplates:
             timeout_s=None if spec.timeout is None else spec.timeout.total_seconds(),
             kill_grace_s=self._kill_grace_s,
             share=str(batch.task_key),
+            on_full_spool=_on_full_spool(spec),
             is_plain=not (spec.package or spec.inputs or spec.outputs or spec.stdout or spec.stderr),
             _shared_env=task_environment(self._node, batch, spec.env),
         )
+
+
+def _on_full_spool(spec: TaskSpec) -> str:
+    """What is uploaded at the end stays until then: waiting for room would be waiting for ever."""
+    keeps_all = bool(spec.stdout or spec.stderr)
+    return FullSpool.DROP if keeps_all else spec.on_full_spool
 
 
 def _argv(command: Command) -> tuple[str, ...]:

@@ -59,27 +59,33 @@ class OutputSpool:
 
     def read(self, offset: int, limit: int) -> bytes:
         """What follows `offset`, up to `limit` bytes, a segment's end or a gap; b"" = nothing there (yet)."""
-        for gap in self.gaps():
-            if gap.offset <= offset < gap.end:
-                return b""
-            if gap.offset > offset:
-                limit = min(limit, gap.offset - offset)
-                break
         number, position = divmod(offset, self._segment_bytes)
         try:
             fd = os.open(self._path(number), os.O_RDONLY)
         except FileNotFoundError:
             return b""
         try:
-            return os.pread(fd, limit, position)
+            data = os.pread(fd, limit, position)
         finally:
             os.close(fd)
+        # Afterwards: what lies behind a gap was written when the gap was, so no hole passes for output.
+        for gap in self.gaps():
+            if gap.offset <= offset < gap.end:
+                return b""
+            if gap.offset > offset:
+                return data[: gap.offset - offset]
+        return data
 
     def release(self, below: int) -> None:
         """Deletes the segments that end at or before `below`, but the newest: it may be being written."""
         for number in self._segments()[:-1]:
             if (number + 1) * self._segment_bytes <= below:
                 self._path(number).unlink(missing_ok=True)
+
+    def release_all(self) -> None:
+        """Nothing of it is needed, and nobody writes any more."""
+        for number in self._segments():
+            self._path(number).unlink(missing_ok=True)
 
     def gaps(self) -> tuple[OutputGap, ...]:
         """In order; pieces that touch are one gap."""

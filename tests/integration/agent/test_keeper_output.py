@@ -1,6 +1,7 @@
 """A command's output in segment files: byte for byte, or with its loss declared."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 from tests.support.keeper_slots import a_slot, eventually
@@ -115,3 +116,89 @@ async def test_output_that_cannot_be_stored_does_not_hold_the_command(tmp_path: 
     async with a_slot(tmp_path / "state") as slot:
         record = await slot.run_shell("echo lost", output_dir=str(blocked / "attempt"))
     assert (record.code, record.stdout_end) == (0, 5)
+
+
+def _has_more(spool: OutputSpool, than: int) -> bool:
+    return spool.produced_end() > than
+
+
+PATIENT = {"on_full_spool": "block"}
+
+
+async def test_a_command_that_asked_for_it_waits_for_room_and_loses_nothing(tmp_path: Path) -> None:
+    async with a_slot(tmp_path, segment_bytes=1 << 20, spool_limit_bytes=3 << 20) as slot:
+        ref = slot.hand_over("python3", "-c", NOISE.format(count=160, fd=1), **PATIENT)
+        spool = OutputSpool(slot.output_dir(ref), LogStream.STDOUT, segment_bytes=1 << 20)
+        fetched = b""
+        while len(fetched) < len(noise(160)):
+            await eventually(partial(_has_more, spool, len(fetched)))
+            fetched += spool.read(len(fetched), 1 << 20)
+            assert sum(path.stat().st_size for path in slot.output_dir(ref).iterdir()) <= (4 << 20)
+            spool.release(len(fetched))
+        record = await slot.end_of(ref)
+        assert fetched == noise(160)
+        assert spool.gaps() == ()
+    assert (record.code, record.stdout_end) == (0, len(noise(160)))
+
+
+async def test_a_command_that_waits_for_room_can_be_stopped(tmp_path: Path) -> None:
+    async with a_slot(tmp_path, segment_bytes=1 << 20, spool_limit_bytes=2 << 20) as slot:
+        ref = slot.hand_over("sh", "-c", "head -c 8000000 /dev/zero; exec sleep 1000", **PATIENT)
+        await eventually((slot.output_dir(ref) / "stdout.000001").exists)
+        slot.slot.stop(ref)
+        record = await slot.end_of(ref)
+        spool = OutputSpool(slot.output_dir(ref), LogStream.STDOUT, segment_bytes=1 << 20)
+        stored = len(slot.output(ref))
+        assert record.stdout_end == stored + sum(gap.length for gap in spool.gaps())
+    assert record.stopped
+
+
+async def test_what_the_pipe_holds_when_a_patient_command_ends_is_stored_beyond_the_limit(
+    tmp_path: Path,
+) -> None:
+    async with a_slot(tmp_path, segment_bytes=1 << 20, spool_limit_bytes=1 << 20) as slot:
+        ref = slot.hand_over("python3", "-c", NOISE.format(count=17, fd=1), **PATIENT)  # 1 MiB and 64 KiB
+        record = await slot.end_of(ref)
+        assert slot.output(ref) == noise(17)
+    assert (record.code, record.stdout_end) == (0, len(noise(17)))
+
+
+async def test_the_slots_share_of_the_nodes_spool_limits_every_command(tmp_path: Path) -> None:
+    async with a_slot(tmp_path, segment_bytes=1 << 20) as slot:
+        slot.slot.limit_spool(attempt_bytes=8 << 20, slot_bytes=2 << 20)
+        ref = slot.hand_over("head", "-c", str(5 << 20), "/dev/zero")
+        await slot.end_of(ref)
+        spool = OutputSpool(slot.output_dir(ref), LogStream.STDOUT, segment_bytes=1 << 20)
+        assert spool.gaps() == (
+            OutputGap(offset=2 << 20, length=3 << 20, reason="the node's spool limit was reached"),
+        )
+        slot.slot.limit_spool(attempt_bytes=8 << 20, slot_bytes=9 << 20)
+        ref = slot.hand_over("head", "-c", str(5 << 20), "/dev/zero")
+        await slot.end_of(ref)
+        assert len(slot.output(ref)) == 5 << 20
+
+
+async def test_a_gap_that_cannot_be_written_down_goes_on_until_it_can(tmp_path: Path) -> None:
+    """Else a reader would take the hole in the segment for output."""
+    written, go = tmp_path / "written", tmp_path / "go"
+    line = (
+        f"head -c 1100000 /dev/zero; touch {written};"
+        f" while [ ! -e {go} ]; do echo tick; sleep 0.02; done; echo after"
+    )
+    async with a_slot(tmp_path / "state", segment_bytes=1 << 20, spool_limit_bytes=1 << 20) as slot:
+        ref = slot.hand_over("/bin/sh", "-c", line)
+        spool = OutputSpool(slot.output_dir(ref), LogStream.STDOUT, segment_bytes=1 << 20)
+        await eventually(written.exists)
+        in_the_way = slot.output_dir(ref) / "stdout.gaps"
+        in_the_way.mkdir()
+        (slot.output_dir(ref) / "stdout.000000").unlink()
+        assert not (slot.output_dir(ref) / "stdout.000001").exists()
+        in_the_way.rmdir()
+        await eventually((slot.output_dir(ref) / "stdout.000001").exists)
+        go.touch()
+        record = await slot.end_of(ref)
+        (gap,) = spool.gaps()
+        assert gap.offset == 1 << 20
+        stored = spool.read(gap.end, 1 << 20)
+    assert gap.end + len(stored) == record.stdout_end
+    assert stored.endswith(b"after\n")
