@@ -51,6 +51,12 @@ def _a_second_at_most(value: timedelta) -> timedelta:
     return value
 
 
+def _ten_seconds_at_least(value: timedelta) -> timedelta:
+    if value < timedelta(seconds=10):
+        raise ValueError("must be at least 10s")
+    return value
+
+
 def _address(value: str) -> str:
     if not re.fullmatch(r"[^\s/]+:\d+", value):
         raise ValueError("must be HOST:PORT, such as batch.example.com:7450")
@@ -59,6 +65,7 @@ def _address(value: str) -> str:
 
 _Positive = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_above_zero)]
 _OrNone = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_a_second_at_most)]
+_Keepalive = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_ten_seconds_at_least)]
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -80,6 +87,11 @@ class LinkSettings:
     """Upper bound of every pause: a restarted coordinator is found within this time."""
     log_window_bytes: Annotated[int, Field(ge=1 << 20)] = 8 << 20
     """Log bytes sent and not yet acknowledged; bounds the memory that log shipping takes."""
+    keepalive: _Keepalive = timedelta(seconds=20)
+    """A quiet connection is asked this often whether it lives; coordinators end one that asks more often
+    than every 10 s."""
+    keepalive_timeout: _Positive = timedelta(seconds=10)
+    """Without an answer for this long it is given up and made anew, as when something was sent."""
     log_chunk_bytes: Annotated[int, Field(ge=1 << 12, le=3 << 20)] = 1 << 20
     """Log bytes in one message: above 256 KiB the rate hardly grows, above 4 MiB a message is refused."""
 
@@ -108,6 +120,38 @@ class WorkSettings:
     """A package may hold this many files; protects the node's inodes."""
     transfer_threads: Annotated[int, Field(ge=1, le=64)] = 4
     """Objects copied at once per attempt; more hardly helps one machine."""
+    package_timeout: _Positive = timedelta(hours=1)
+    """To fetch and unpack a package, unless the task says otherwise."""
+    mount_timeout: _Positive = timedelta(hours=1)
+    """To make a task's inputs available, unless it says otherwise; they are copied down, so not minutes."""
+    upload_timeout: _Positive = timedelta(hours=6)
+    """To upload what a command left behind, unless the task says otherwise; work is lost when it ends."""
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolSettings:
+    """How much output may lie on the node until the coordinator has it."""
+
+    per_attempt_bytes: Annotated[int, Field(ge=32 << 20)] = 256 << 20
+    """Of one attempt; less than two segments a stream (32 MiB) could not be worked off piece by piece."""
+    per_node_bytes: Annotated[int, Field(ge=0)] = 0
+    """Of all attempts together; 0 = a tenth of the file system, 8 GiB at most."""
+    ended_most: Annotated[int, Field(ge=1)] = 50_000
+    """Ended attempts that wait here for the coordinator; beyond that no more work is taken."""
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskSettings:
+    """When the state directory's file system counts as full: no more work is taken then."""
+
+    reserve_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+    """Free space below which no work is taken; a twentieth of the file system where that is less."""
+    reserve_inodes: Annotated[int, Field(ge=0)] = 10_000
+    """The same for files; a twentieth of all where that is less."""
 
     __pydantic_config__ = _STRICT
 
@@ -153,6 +197,8 @@ class AgentSettings:
     """Whether SIGTERM also ends keepers and commands; for agents that live as long as their parent."""
     link: LinkSettings = LinkSettings()
     work: WorkSettings = WorkSettings()
+    spool: SpoolSettings = SpoolSettings()
+    disk: DiskSettings = DiskSettings()
     variables: VariableSettings = VariableSettings()
 
     __pydantic_config__ = _STRICT
