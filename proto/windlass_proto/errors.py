@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 
 class WindlassError(Exception):
@@ -32,6 +33,22 @@ class Unavailable(WindlassError):
     """Not now: try again after a pause."""
 
     code = "UNAVAILABLE"
+
+
+class Overloaded(Unavailable):
+    """Too much is asked at once: try again, not before `retry_after`."""
+
+    code = "OVERLOADED"
+
+    def __init__(self, message: str, *, retry_after: timedelta = timedelta(seconds=1)) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class NoRoom(Unavailable):
+    """The coordinator's disk is full: nothing new is taken on until somebody has made room."""
+
+    code = "NO_ROOM"
 
 
 class Denied(WindlassError):

@@ -2,10 +2,16 @@
 
 import os
 import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
@@ -21,6 +27,20 @@ APPLICATION_ID = 0x57494E44
 _READER_CONNECTIONS = 2
 _BUSY_TIMEOUT_S = 5.0
 
+LONGEST_READ = timedelta(seconds=5)
+"""Of one page of a list, one status: what takes longer is ended."""
+
+LOG_BOUND_BYTES = 16 << 20
+"""The write-ahead log is begun anew when it is longer; at 4 MiB SQLite does so by itself if nobody reads."""
+
+_LOG_PATIENCE_MS = 200
+"""How long all writers wait for readers to let go of the log, once a second at most."""
+
+_STEPS_PER_LOOK = 20_000
+"""Of SQLite's machine: about a millisecond."""
+
+_log = structlog.get_logger()
+
 _FIRST_VALUES = "INSERT OR IGNORE INTO meta (key, value) VALUES ('incarnation', '1')"
 
 
@@ -34,7 +54,55 @@ class OpenedDatabase:
     in_memory: bool
 
 
-def open_database(path: str) -> OpenedDatabase:
+class ReadDeadline:
+    """Ends a query that runs for too long: its snapshot would keep the log from being used anew."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """What this thread reads now has the time that a read has."""
+        self._local.ends_at_s = time.monotonic() + LONGEST_READ.total_seconds()
+        try:
+            yield
+        finally:
+            self._local.ends_at_s = None
+
+    def watch(self, db: sqlite3.Connection) -> None:
+        """Holds the queries on a reader's connection to it."""
+        db.set_progress_handler(self._has_passed, _STEPS_PER_LOOK)
+
+    def _has_passed(self) -> bool:
+        ends_at_s: float | None = getattr(self._local, "ends_at_s", None)
+        return ends_at_s is not None and time.monotonic() > ends_at_s
+
+
+def keep_log_short(writer: sqlite3.Connection, path: str) -> None:
+    """Begins the log anew when it has grown beyond its bound, because there was always a reader at work.
+
+    SQLite itself begins anew only when it finds none at that moment. This waits for those that are there; a
+    read is short (`LONGEST_READ`), so one of the next tries succeeds.
+    """
+    try:
+        length = os.stat(f"{path}-wal").st_size
+    except FileNotFoundError:
+        return
+    if length <= LOG_BOUND_BYTES:
+        return
+    writer.execute(f"PRAGMA busy_timeout = {_LOG_PATIENCE_MS}")
+    try:
+        is_blocked = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.OperationalError as error:
+        _log.error("store.log_not_shortened", database=path, length_bytes=length, error=str(error))
+    else:
+        if is_blocked:
+            _log.warning("store.log_held_by_readers", database=path, length_bytes=length)
+    finally:
+        writer.execute(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
+
+
+def open_database(path: str, *, deadline: ReadDeadline | None = None) -> OpenedDatabase:
     """Opens, checks and migrates; makes a new one where there is none. Raises Conflict for a foreign, damaged
     or newer database, which is left untouched, and Unavailable when it cannot be read or written."""
     in_memory = path == IN_MEMORY
@@ -54,14 +122,15 @@ def open_database(path: str) -> OpenedDatabase:
         raise _translated(error.orig, path) from error
     except OSError as error:
         raise Unavailable(f"{path} cannot be opened: {error.strerror}") from error
-    readers = writer_engine if in_memory else _reader_engine(path)
+    readers = writer_engine if in_memory else _reader_engine(path, deadline or ReadDeadline())
     return OpenedDatabase(writer=writer, readers=readers, incarnation=int(row[0]), in_memory=in_memory)
 
 
-def open_reader(path: str) -> sqlite3.Connection:
+def open_reader(path: str, *, deadline: ReadDeadline) -> sqlite3.Connection:
     """A connection that sees what is committed and can write nothing."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT_S)
     db.execute("PRAGMA query_only = 1")
+    deadline.watch(db)
     return db
 
 
@@ -139,7 +208,7 @@ def _refuse_foreign(db: sqlite3.Connection, path: str) -> None:
         raise Conflict(f"{path} is a database of another program: name another data directory")
 
 
-def _reader_engine(path: str) -> Engine:
+def _reader_engine(path: str, deadline: ReadDeadline) -> Engine:
     engine = create_engine(
         f"sqlite:///{path}", poolclass=QueuePool, pool_size=_READER_CONNECTIONS, max_overflow=0
     )
@@ -147,6 +216,7 @@ def _reader_engine(path: str) -> Engine:
 
     def read_only(connection: Any, _: object) -> None:
         connection.execute("PRAGMA query_only = 1")
+        deadline.watch(connection)
 
     event.listen(engine, "connect", read_only)
     return engine

@@ -4,41 +4,67 @@ Verbs run one after another on the writer's connection, each under its own savep
 after the one fsync of the commit (`synchronous=FULL`, WAL). Readers have connections of their own and see
 snapshots. Work that a commit readies is handed to waiting polls in that same commit (`follow`), which
 saves a round trip through the event loop.
+
+When the disk is full, what was put aside for that day is given up and everything but new work is tried again;
+when it has lost something, nothing is tried again (see `troubles`).
 """
 
 import asyncio
 import concurrent.futures
-import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from windlass_coordinator.core.records import Wakes
 from windlass_coordinator.stores.base import Follow, Queries, Transaction
+from windlass_coordinator.stores.condition import StoreCondition
+from windlass_coordinator.stores.lanes import Lane, current_lane
 from windlass_coordinator.stores.sqlite.claims import SqliteClaims
-from windlass_coordinator.stores.sqlite.files import open_database, open_reader
+from windlass_coordinator.stores.sqlite.files import (
+    LONGEST_READ,
+    ReadDeadline,
+    keep_log_short,
+    open_database,
+    open_reader,
+)
 from windlass_coordinator.stores.sqlite.jobs import SqliteJobs
 from windlass_coordinator.stores.sqlite.nodes import SqliteNodes
+from windlass_coordinator.stores.sqlite.orders import Order, OrderQueue, Reply
 from windlass_coordinator.stores.sqlite.queries import SqliteQueries
 from windlass_coordinator.stores.sqlite.reports import SqliteReports
+from windlass_coordinator.stores.sqlite.roles import SqliteRoles
+from windlass_coordinator.stores.sqlite.restoring import SqliteRestoring
 from windlass_coordinator.stores.sqlite.steering import SqliteSteering
-from windlass_proto.errors import InvalidRequest, Unavailable
+from windlass_coordinator.stores.sqlite.troubles import Trouble, judge
+from windlass_proto.errors import InvalidRequest, NoRoom, Overloaded, Unavailable
 
 T = TypeVar("T")
 
 _log = structlog.get_logger()
 
-# More verbs than this in one commit gain nothing and delay the first.
-_VERBS_PER_COMMIT = 256
 _READERS = 2
 
+# What is not vital may use this much of a commit; a single verb of it may take longer.
+_LONGEST_OF_OTHERS_S = 0.05
 
-class SqliteTransaction(SqliteClaims, SqliteReports, SqliteJobs, SqliteSteering, SqliteNodes):
+# Between two looks at a disk that was in trouble, and at the length of the log.
+_LOOK_AGAIN_S = 1.0
+
+# Reads of users that wait for a reader; each takes milliseconds, and most who ask would give up before.
+_READS_WAITING = 1024
+
+_WRITE_ANYTHING = "UPDATE meta SET value = value WHERE key = 'incarnation'"
+
+
+class SqliteTransaction(SqliteClaims, SqliteReports, SqliteJobs, SqliteSteering, SqliteNodes, SqliteRoles):
     """All records over the writer's connection."""
 
     def __init__(self, db: sqlite3.Connection, *, incarnation: int) -> None:
@@ -47,20 +73,9 @@ class SqliteTransaction(SqliteClaims, SqliteReports, SqliteJobs, SqliteSteering,
         self.wakes = Wakes()
 
 
-_AnyFuture = asyncio.Future[Any] | concurrent.futures.Future[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Order:
-    verb: Callable[[Transaction], Any]
-    reply: _AnyFuture
-    query: Callable[[], Any] | None = None
-    """Instead of the verb: something to read between two commits."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    reply: _AnyFuture
+    reply: Reply
     result: Any
     error: BaseException | None
 
@@ -76,18 +91,25 @@ class _Outcome:
 class SqliteStore:
     """Implements `stores.base.Store`. `path` ":memory:" makes a store that lives as long as this object."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, condition: StoreCondition | None = None) -> None:
         """Opens and migrates. Raises Conflict for a file that is not ours or newer than this program,
         Unavailable when it cannot be opened."""
         self._follow: Follow | None = None
         self._after_commit: Callable[[Wakes], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._condition = condition or StoreCondition()
+        self._orders = OrderQueue(self._condition)
+        self._condition.waiting = self._orders.__len__
+        self._owed = Wakes()
+        self._broken: str | None = None
+        self._house_at_s = 0.0
+        self._reading = 0
         self._closed = False
         self._path = str(path)
         self._local = threading.local()
+        self._deadline = ReadDeadline()
         self._reader_connections: list[sqlite3.Connection] = []
-        opened = open_database(self._path)
+        opened = open_database(self._path, deadline=self._deadline)
         self._db, self._engine = opened.writer, opened.readers
         self._in_memory = opened.in_memory
         self._transaction = SqliteTransaction(self._db, incarnation=opened.incarnation)
@@ -104,14 +126,14 @@ class SqliteStore:
         self._check_open()
         self._loop = asyncio.get_running_loop()
         reply: asyncio.Future[T] = self._loop.create_future()
-        self._orders.put(_Order(verb, reply))
+        self._orders.put(Order(verb, reply, current_lane.get()))
         return await reply
 
     def run_now(self, verb: Callable[[Transaction], T]) -> T:
         """The same without an event loop, for start-up and specs; blocks."""
         self._check_open()
         reply: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._orders.put(_Order(verb, reply))
+        self._orders.put(Order(verb, reply, Lane.VITAL))
         return reply.result()
 
     async def read(self, query: Callable[[Queries], T]) -> T:
@@ -120,9 +142,16 @@ class SqliteStore:
             # The one connection belongs to the writer, which reads between two commits.
             self._loop = asyncio.get_running_loop()
             reply: asyncio.Future[T] = self._loop.create_future()
-            self._orders.put(_Order(_no_verb, reply, lambda: self._read(query)))
+            self._orders.put(Order(_no_verb, reply, current_lane.get(), lambda: self._read(query)))
             return await reply
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
+        if self._reading >= _READS_WAITING:
+            self._condition.shed[Lane.LOOK] += 1
+            raise Overloaded(f"{self._reading} queries wait for the database already: try again later")
+        self._reading += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
+        finally:
+            self._reading -= 1
 
     async def read_small(self, query: Callable[[Queries], T]) -> T:
         if self._in_memory:
@@ -134,7 +163,7 @@ class SqliteStore:
         if self._closed:
             return
         self._closed = True
-        self._orders.put(None)
+        self._orders.close()
         self._thread.join()
         self._readers.shutdown()
         for db in self._reader_connections:
@@ -145,16 +174,17 @@ class SqliteStore:
     def _check_open(self) -> None:
         if self._closed:
             raise Unavailable("the store is closed: this coordinator is going down")
+        if self._broken is not None:
+            raise Unavailable(self._broken)
 
     def _read(self, query: Callable[[Queries], T]) -> T:
-        db = self._reader()
         if self._in_memory:
-            return query(SqliteQueries(db, self._engine))
-        db.execute("BEGIN")
+            return query(SqliteQueries(self._db, self._engine))
         try:
-            return query(SqliteQueries(db, self._engine))
-        finally:
-            db.execute("ROLLBACK")
+            with self._deadline.running(), _snapshot(self._reader()) as db:
+                return query(SqliteQueries(db, self._engine))
+        except (sqlite3.Error, DBAPIError) as error:
+            raise _unreadable(error, self._path) from error
 
     def _reader(self) -> sqlite3.Connection:
         """This reader thread's own connection."""
@@ -162,22 +192,23 @@ class SqliteStore:
             return self._db
         db: sqlite3.Connection | None = getattr(self._local, "db", None)
         if db is None:
-            self._local.db = db = open_reader(self._path)
+            self._local.db = db = open_reader(self._path, deadline=self._deadline)
             self._reader_connections.append(db)
         return db
 
     def _write(self) -> None:
-        while (order := self._orders.get()) is not None:
-            batch = [order]
-            while len(batch) < _VERBS_PER_COMMIT and not self._orders.empty():
-                order = self._orders.get()
-                if order is None:
-                    self._serve(batch)
-                    return
-                batch.append(order)
-            self._serve(batch)
+        while True:
+            patience_s = None if self._condition.trouble is None else _LOOK_AGAIN_S
+            batch = self._orders.take(patience_s=patience_s)
+            if batch is None:
+                return
+            self._condition.busy_since_s = time.monotonic()
+            if batch:
+                self._serve(batch)
+            self._keep_house()
+            self._condition.busy_since_s = None
 
-    def _serve(self, batch: Sequence[_Order]) -> None:
+    def _serve(self, batch: Sequence[Order]) -> None:
         verbs = [order for order in batch if order.query is None]
         if verbs:
             self._commit(verbs)
@@ -185,33 +216,79 @@ class SqliteStore:
             if order.query is not None:
                 self._deliver([_ask(order, order.query)], Wakes(), ())
 
-    def _commit(self, batch: Sequence[_Order]) -> None:
+    def _commit(self, batch: Sequence[Order]) -> None:
+        """All of them together; when there is no room for that, what lets work end comes before new work."""
+        error = self._attempt(batch)
+        if error is None:
+            return
+        trouble = judge(error, database=Path(self._path))
+        if trouble is Trouble.FULL and self._condition.room.give_up():
+            _log.warning("store.reserve_used", database=self._path)
+            batch = self._refuse_growth(batch, error)
+            error = self._attempt(batch) if batch else None
+            if error is None:
+                return
+            trouble = judge(error, database=Path(self._path))
+        self._note(trouble, error)
+        if trouble in (Trouble.FULL, Trouble.READ_ONLY) and len(batch) > 1:
+            # Those that write nothing, such as heartbeats, are served all the same.
+            for order in batch:
+                if (alone := self._attempt([order])) is not None:
+                    self._refuse([order], alone)
+        else:
+            self._refuse(batch, error)
+
+    def _attempt(self, batch: Sequence[Order]) -> Exception | None:
+        """One commit; what fails it as a whole, when nothing of it is stored."""
         tx = self._transaction
         wakes = Wakes()
+        wakes.merge(self._owed)
+        owed = Wakes()
         deliveries: Sequence[Callable[[], None]] = ()
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            outcomes = [self._run_verb(order, wakes) for order in batch]
+            outcomes = self._run_verbs(batch, wakes)
             if self._follow is not None and (wakes.clusters or wakes.nodes):
-                tx.wakes = wakes
-                deliveries = self._follow(tx, wakes)
+                if self._hands_out_work():
+                    tx.wakes = wakes
+                    deliveries = self._follow(tx, wakes)
+                else:  # later, when there is room for it
+                    owed = Wakes(clusters=wakes.clusters, nodes=wakes.nodes)
             self._db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - the writer must live; nothing of this batch is stored
-            _log.error("store.commit_failed", error=str(error), verbs=len(batch))
             self._roll_back()
-            refused = Unavailable(f"the database could not be written: {error}")
-            outcomes = [_Outcome(order.reply, None, refused) for order in batch]
-            wakes, deliveries = Wakes(), ()
+            return error
+        self._owed = owed
+        self._orders.put_back(batch[len(outcomes) :])
         self._deliver(outcomes, wakes, deliveries)
+        return None
 
-    def _run_verb(self, order: _Order, wakes: Wakes) -> _Outcome:
+    def _hands_out_work(self) -> bool:
+        return self._condition.trouble is None and self._condition.room.is_whole
+
+    def _run_verbs(self, batch: Sequence[Order], wakes: Wakes) -> list[_Outcome]:
+        """Outcomes of as many as there is time for: what is urgent and arrives meanwhile must not wait."""
+        outcomes: list[_Outcome] = []
+        give_way_at_s: float | None = None
+        for order in batch:
+            if order.lane is not Lane.VITAL:
+                now = time.monotonic()
+                if give_way_at_s is None:
+                    give_way_at_s = now + _LONGEST_OF_OTHERS_S
+                elif now > give_way_at_s:
+                    break
+            outcomes.append(self._run_verb(order, wakes))
+        return outcomes
+
+    def _run_verb(self, order: Order, wakes: Wakes) -> _Outcome:
         self._transaction.wakes = mine = Wakes()
         self._db.execute("SAVEPOINT verb")
         try:
             result = order.verb(self._transaction)
-        except sqlite3.OperationalError:
-            raise
-        except Exception as error:  # noqa: BLE001 - it is the caller's, who gets it
+        except Exception as error:
+            # Also a bug's: it is the caller's, who gets it, unless all are concerned.
+            if not self._db.in_transaction or self._is_everybodys(error):
+                raise
             self._db.execute("ROLLBACK TO verb")
             self._db.execute("RELEASE verb")
             return _Outcome(order.reply, None, _for_caller(error))
@@ -219,9 +296,64 @@ class SqliteStore:
         wakes.merge(mine)
         return _Outcome(order.reply, result, None)
 
+    def _is_everybodys(self, error: Exception) -> bool:
+        return judge(error, database=Path(self._path)) is not Trouble.CALLERS
+
+    def _refuse_growth(self, batch: Sequence[Order], error: Exception) -> list[Order]:
+        """Those of the batch that make nothing grow; the others hear that there is no room."""
+        growing = [order for order in batch if order.lane is Lane.CHANGE]
+        full = NoRoom(f"there is no room for the database {self._path} ({error}): free some, then try again")
+        self._deliver([_Outcome(order.reply, None, full) for order in growing], Wakes(), ())
+        return [order for order in batch if order.lane is not Lane.CHANGE]
+
+    def _refuse(self, batch: Sequence[Order], error: Exception) -> None:
+        kind = NoRoom if judge(error, database=Path(self._path)) is Trouble.FULL else Unavailable
+        refusal = kind(f"the database {self._path} could not be written: {error}")
+        self._deliver([_Outcome(order.reply, None, refusal) for order in batch], Wakes(), ())
+
+    def _note(self, trouble: Trouble, error: Exception) -> None:
+        code = getattr(error, "sqlite_errorname", type(error).__name__)
+        _log.error("store.commit_failed", database=self._path, trouble=trouble, code=code, error=str(error))
+        match trouble:
+            case Trouble.BROKEN:
+                self._broken = f"the disk has failed the database {self._path} ({code}: {error})"
+                self._condition.trouble = self._broken
+                self._condition.on_broken(self._broken)
+            case Trouble.FULL | Trouble.READ_ONLY:
+                self._condition.trouble = f"the database {self._path} cannot be written: {error} ({code})"
+            case Trouble.BUSY | Trouble.CALLERS:
+                pass
+
+    def _keep_house(self) -> None:
+        """Now and then: whether the disk is well again, and whether the log has grown too long."""
+        now = time.monotonic()
+        if now < self._house_at_s or self._in_memory or self._broken is not None:
+            return
+        self._house_at_s = now + _LOOK_AGAIN_S
+        if self._condition.trouble is not None:
+            self._look_again()
+        else:
+            keep_log_short(self._db, self._path)
+
+    def _look_again(self) -> None:
+        trouble, self._condition.trouble = self._condition.trouble, None
+        reply: concurrent.futures.Future[None] = concurrent.futures.Future()
+        touch = Order(lambda _: self._db.execute(_WRITE_ANYTHING), reply, Lane.VITAL)
+        if (error := self._attempt([touch])) is None:
+            _log.info("store.recovered", database=self._path)
+            return
+        self._condition.trouble = trouble
+        if judge(error, database=Path(self._path)) is Trouble.BROKEN:
+            self._note(Trouble.BROKEN, error)
+
     def _roll_back(self) -> None:
-        if self._db.in_transaction:
+        if not self._db.in_transaction:
+            return
+        try:
             self._db.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            # SQLite does not tell what it has kept of the transaction: only a new process knows again.
+            self._note(Trouble.BROKEN, error)
 
     def _deliver(
         self, outcomes: Sequence[_Outcome], wakes: Wakes, deliveries: Sequence[Callable[[], None]]
@@ -255,7 +387,7 @@ def _for_caller(error: Exception) -> Exception:
     return refusal
 
 
-def _ask(order: _Order, query: Callable[[], Any]) -> _Outcome:
+def _ask(order: Order, query: Callable[[], Any]) -> _Outcome:
     try:
         return _Outcome(order.reply, query(), None)
     except Exception as error:  # noqa: BLE001 - it is the caller's, who gets it
@@ -264,3 +396,22 @@ def _ask(order: _Order, query: Callable[[], Any]) -> _Outcome:
 
 def _no_verb(_: Transaction) -> None:
     """Stands where an order has a query instead."""
+
+
+@contextmanager
+def _snapshot(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    db.execute("BEGIN")
+    try:
+        yield db
+    finally:
+        db.execute("ROLLBACK")
+
+
+def _unreadable(error: sqlite3.Error | DBAPIError, path: str) -> Exception:
+    """What a query's failure is to its caller; a mistake in the query itself stays what it is."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+        return Unavailable(f"this took longer than {LONGEST_READ.seconds} s: ask for less at once")
+    if isinstance(cause, Exception) and judge(cause, database=Path(path)) is Trouble.CALLERS:
+        return error
+    return Unavailable(f"the database {path} could not be read: {cause}")
