@@ -6,11 +6,12 @@ TOOLS := .venv/test-tools
 PROTOS := $(wildcard proto/windlass_proto/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test demo bench proto format lock clean
+.PHONY: help venv check test faults demo bench proto format lock clean
 
 help:
 	@echo "make demo [LOG=FILE]        a real job on three local agents, from upload to merged result"
-	@echo "make test                   all tests"
+	@echo "make test                   all tests; of the faults the quick part"
+	@echo "make faults [ONLY=c01]      every fault that is tried, at length; writes docs/reliability.md"
 	@echo "make check                  format, lint, layers, types, sizes, spec tests: under a minute"
 	@echo "make bench [FIGURES=a,b]    measure; one JSON line per figure"
 	@echo "make proto                  generate the messages again from their .proto files"
@@ -40,8 +41,12 @@ test: $(READY) $(TOOLS)
 	@status=0; \
 	$(BIN)/pytest -q -n 2 --dist worksteal tests/spec tests/conformance || status=$$?; \
 	$(BIN)/pytest -q -m "not alone" tests/transcripts tests/integration tests/e2e || status=$$?; \
+	$(BIN)/pytest -q tests/faults || status=$$?; \
 	$(BIN)/pytest -q -m alone tests || { code=$$?; [ $$code = 5 ] || status=$$code; }; \
 	exit $$status
+
+faults: $(READY) $(TOOLS)
+	@$(BIN)/pytest -v --full --write-page tests/faults $(if $(ONLY),-k $(ONLY))
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py $(LOG)
