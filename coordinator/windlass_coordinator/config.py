@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from windlass_coordinator.core.leases import LeasePolicy
+from windlass_coordinator.core.retention import RetentionPolicy
 from windlass_coordinator.core.retry import RetryPolicy
 from windlass_coordinator.settings_tree import HostPort, InvalidSettings, Origin, nested, overlay, paths
 from windlass_proto import failpoints
@@ -55,6 +56,7 @@ class Settings:
     lease: LeasePolicy = field(default_factory=LeasePolicy)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     limits: SpecLimits = field(default_factory=SpecLimits)
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
 
     @property
     def data_directory(self) -> Path:

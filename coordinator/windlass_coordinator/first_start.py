@@ -36,6 +36,18 @@ def exclusive(data: Path) -> Iterator[None]:
         yield
 
 
+def is_held(lock: Path) -> bool:
+    """Whether a coordinator runs on the directory of this lock file; makes no file."""
+    try:
+        with lock.open("rb") as opened:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 def prepare(store: Store, data: Path) -> Path | None:
     """Makes what is missing; returns the file of the admin token when it was made just now."""
     store.run_now(_add_default_cluster)

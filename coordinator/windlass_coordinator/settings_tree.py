@@ -136,6 +136,8 @@ def _read(value: object, kind: Any) -> object:  # Any: the annotation of a field
         return _number(value)
     if kind is timedelta:
         return _duration(value)
+    if kind == timedelta | None:
+        return None if value in ("", "0") or value == 0 else _duration(value)
     if not isinstance(value, str):
         raise ValueError(f"must be text (is {value!r})")
     if kind is HostPort:

@@ -106,6 +106,9 @@ class LogStore(Protocol):
     def gaps(self, key: StreamKey) -> tuple[Gap, ...]:
         """All gaps below the durable end, in order."""
 
+    def job_ids(self) -> list[JobId]:
+        """The jobs of which anything is stored."""
+
     def delete_job(self, job_id: JobId) -> None:
         """Forgets all streams of a job; safe to repeat."""
 

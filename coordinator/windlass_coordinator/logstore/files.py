@@ -87,6 +87,9 @@ class FileLogStore:
         end, layout = self._durable_layout(key)
         return layout.below(end)
 
+    def job_ids(self) -> list[JobId]:
+        return [JobId(entry.name) for entry in os.scandir(self._root) if _SAFE_NAME.fullmatch(entry.name)]
+
     def delete_job(self, job_id: JobId) -> None:
         with self._lock:
             _remember(self._deleted, job_id, None, limit=_REMEMBERED_DELETIONS)

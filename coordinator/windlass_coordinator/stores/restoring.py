@@ -14,3 +14,6 @@ class RestoreRecords(Protocol):
         tasks and facts. Nodes come back with whatever nonce they have, once each; join tokens are void, as
         some may have been used since.
         """
+
+    def count_jobs(self) -> int:
+        """Jobs that users see."""

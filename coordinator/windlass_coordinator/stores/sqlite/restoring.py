@@ -39,3 +39,7 @@ class SqliteRestoring:
         self._db.execute("DELETE FROM sqlite_sequence WHERE name = 'facts'")
         self._db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('facts', ?)", (first_key,))
         self._incarnation = incarnation
+
+    def count_jobs(self) -> int:
+        row = self._db.execute("SELECT count(*) FROM jobs WHERE deleted_at IS NULL").fetchone()
+        return int(row[0])
