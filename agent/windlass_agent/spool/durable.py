@@ -14,6 +14,8 @@ from typing import Any
 
 JsonRecord = dict[str, Any]
 """As JSON gives it."""
+NO_RECORD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What reading a record raises that was damaged and is JSON all the same."""
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -22,6 +24,12 @@ def write_whole(path: Path, data: bytes) -> None:
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
     new.replace(path)
+
+
+def check_numbers(*numbers: object) -> None:
+    """Raises ValueError for what is no number that a record may hold."""
+    if not all(type(number) is int and 0 <= number < 1 << 64 for number in numbers):
+        raise ValueError("a damaged record")
 
 
 def json_line(record: JsonRecord) -> bytes:
@@ -65,7 +73,7 @@ def _parse(line: bytes) -> JsonRecord | None:
         return None
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

@@ -9,7 +9,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from windlass_agent.spool.durable import JsonLog, JsonRecord, json_line, read_json_lines, write_whole
+from windlass_agent.spool.durable import (
+    NO_RECORD,
+    JsonLog,
+    JsonRecord,
+    check_numbers,
+    json_line,
+    read_json_lines,
+    write_whole,
+)
 from windlass_proto.failpoints import reach
 from windlass_proto.model.ids import AttemptRef, Fence, TaskKey
 
@@ -31,7 +39,10 @@ class IntentJournal:
         self.damaged = lines.damaged
         """Lines that could not be read; what they assigned this agent does not know."""
         for record in lines.records:
-            self._replay(record)
+            try:
+                self._replay(record)
+            except NO_RECORD:
+                self.damaged += 1
         self._log = JsonLog(path)
         self._compact_when_worth_it()
 
@@ -61,11 +72,18 @@ class IntentJournal:
         self._log.close()
 
     def _replay(self, record: JsonRecord) -> None:
+        """Raises one of NO_RECORD, and has changed nothing, for what was never written here."""
+        refs = _refs(record)
+        for ref in refs:
+            check_numbers(ref.task_key, ref.index, ref.attempt, ref.fence)
         if record["is"] == "assign":
-            self._live.update((ref, record["shared"]) for ref in _refs(record))
-        else:
-            for ref in _refs(record):
+            shared = dict(record["shared"])
+            self._live.update((ref, shared) for ref in refs)
+        elif record["is"] == "forget":
+            for ref in refs:
                 self._live.pop(ref, None)
+        else:
+            raise ValueError("neither an assignment nor its end")
 
     def _compact_when_worth_it(self) -> None:
         """The next time is when the file has doubled, so that rewriting costs a bounded share."""

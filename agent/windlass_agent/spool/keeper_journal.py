@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from windlass_agent.core.run_plan import ExitRecord, StartRecord
+from windlass_agent.spool.durable import NO_RECORD, JsonRecord, check_numbers
 from windlass_agent.spool.keeper_records import read_exit, read_start, ref_from_json
 from windlass_agent.spool.slot_dir import JournalSegment
 from windlass_proto.model.ids import AttemptRef
@@ -26,13 +27,28 @@ def read_content(segments: Iterable[JournalSegment]) -> JournalContent:
     for segment in segments:
         content.damaged += segment.damaged
         for record in segment.records:
-            ref = ref_from_json(record["ref"])
-            content.segment_of[ref] = segment
-            if record["is"] == "start" and not segment.is_copy:
-                content.starts[ref] = read_start(record, ref)
-            elif record["is"] == "exit":
-                content.ends[ref] = read_exit(record, ref)
+            try:
+                _take(content, segment, record)
+            except NO_RECORD:
+                content.damaged += 1
     return content
+
+
+def _take(content: JournalContent, segment: JournalSegment, record: JsonRecord) -> None:
+    """Raises one of NO_RECORD, and has taken nothing of it, for what a keeper never wrote."""
+    ref = ref_from_json(record["ref"])
+    check_numbers(ref.task_key, ref.index, ref.attempt, ref.fence)
+    if record["is"] == "start":
+        start = read_start(record, ref)
+        check_numbers(start.pid, start.start_ticks)
+        if not segment.is_copy:
+            content.starts[ref] = start
+    elif record["is"] == "exit":
+        end = read_exit(record, ref)
+        check_numbers(end.ran_for_us, end.user_cpu_us, end.system_cpu_us, end.peak_memory_bytes)
+        check_numbers(end.stdout_end, end.stderr_end, end.leftover_processes)
+        content.ends[ref] = end
+    content.segment_of[ref] = segment
 
 
 class JournalPins:
