@@ -18,6 +18,8 @@ from windlass_proto.model.ids import JobId
 
 _log = structlog.get_logger()
 
+_OUR_JOBS = "job-"
+"""What else lies among the logs is somebody else's."""
 _FOLDERS_PER_STEP = 500
 _FACTS_PER_STEP = 2_000
 
@@ -82,7 +84,8 @@ class RetentionDuty:
 
     async def _remove_orphaned_logs(self) -> int:
         """What a crash between a job's removal and that of its logs has left behind."""
-        folders = iter(await asyncio.to_thread(self._logs.job_ids))
+        found = await asyncio.to_thread(self._logs.job_ids)
+        folders = iter([job_id for job_id in found if job_id.startswith(_OUR_JOBS)])
         total = 0
         while step := list(islice(folders, _FOLDERS_PER_STEP)):
             unknown = await self._store.run(partial(_unknown, job_ids=step))

@@ -22,6 +22,7 @@ from windlass_coordinator.admin.database_copy import (
 from windlass_coordinator.admin.log_copies import LOGS_FOLDER, CopiedLogs, copy_logs
 from windlass_coordinator.stores.sqlite.files import APPLICATION_ID
 from windlass_proto.errors import Conflict, NotFound, Unavailable
+from windlass_proto.failpoints import reach
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +89,7 @@ def back_up(
             _copy_checked(source, database, now, on_progress)
         report = _report(database, path, now, logs=logs, took_s=time.monotonic() - started)
         _sync_names(draft)
+        reach("coord.backup.before_rename")
         draft.rename(path)
         sync_folder(path.parent)
     except OSError as error:

@@ -26,6 +26,7 @@ from windlass_coordinator.first_start import LOCK_FILE, is_held
 from windlass_coordinator.stores import open_store
 from windlass_coordinator.stores.base import Store, Transaction
 from windlass_proto.errors import Conflict, NotFound, Unavailable
+from windlass_proto.failpoints import reach
 
 NOTE_SUFFIX = ".restored"
 """The file beside a backup with the incarnations that its restores began, one a line."""
@@ -89,6 +90,7 @@ def restore(source: Path, data: Path, *, logs: Path | None = None) -> RestoreRep
         report = _fill(draft, data, source, database, logs)
         for folder, _, _ in os.walk(draft):
             sync_folder(Path(folder))
+        reach("coord.restore.before_rename")
         draft.rename(data)
         sync_folder(data.parent)
     except OSError as error:
