@@ -127,6 +127,12 @@ class BlockingClient:
             self._client.follow_log(job_id, task, index, stream=stream, attempt=attempt, offset=offset)
         )
 
+    def drain_node(self, node: str, *, within: timedelta | None = None) -> NodeStatus:
+        return self._run(self._client.drain_node(node, within=within))
+
+    def resume_node(self, node: str) -> NodeStatus:
+        return self._run(self._client.resume_node(node))
+
     def nodes(self, cluster: str = "", *, include_gone: bool = False) -> tuple[NodeStatus, ...]:
         return self._run(self._client.nodes(cluster, include_gone=include_gone))
 

@@ -260,6 +260,19 @@ class Client:
                 if not await patience_left.pause():
                     raise Unavailable(f"the coordinator keeps ending the log of {job_id}: try again")
 
+    async def drain_node(self, node: str, *, within: timedelta | None = None) -> NodeStatus:
+        """No new work for the node (its id or name). What still runs after `within` is given to others at no
+        cost to its retries; None = it may finish. Raises NotFound, and Conflict for a node that is gone."""
+        request = clusters_pb2.DrainNodeRequest(node_id=node)
+        if within is not None:
+            request.within.CopyFrom(convert.duration_to_wire(within))
+        return convert.node_status_from_wire(await self._call(self._nodes.DrainNode, request))
+
+    async def resume_node(self, node: str) -> NodeStatus:
+        """A draining, drained or quarantined node (its id or name) takes work again. Raises NotFound."""
+        request = clusters_pb2.ResumeNodeRequest(node_id=node)
+        return convert.node_status_from_wire(await self._call(self._nodes.ResumeNode, request))
+
     async def nodes(self, cluster: str = "", *, include_gone: bool = False) -> tuple[NodeStatus, ...]:
         """The machines, of one cluster or all."""
         request = clusters_pb2.ListNodesRequest(cluster=cluster, include_gone=include_gone)

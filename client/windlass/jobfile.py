@@ -28,6 +28,8 @@ from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import (
     Argv,
     Command,
+    DisconnectPolicy,
+    FullSpool,
     InputMapping,
     JobSpec,
     OutputMapping,
@@ -232,6 +234,12 @@ class _Reader:
             stderr=form.stderr or "",
             inputs=_inputs(form),
             outputs=_outputs(form),
+            disconnect=form.disconnect or DisconnectPolicy.KEEP_GOING,
+            run_for=form.run_for,
+            package_timeout=form.package_timeout,
+            mount_timeout=form.mount_timeout,
+            upload_timeout=form.upload_timeout,
+            on_full_spool=form.on_full_spool or FullSpool.DROP,
         )
 
     def _command(self, name: TaskName, form: TaskForm) -> Command:

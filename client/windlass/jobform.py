@@ -4,8 +4,9 @@ Types are strict: `instances: "3"` is told, not repaired. What a value may be be
 `windlass_proto.checks`, the same way for every client.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
@@ -14,6 +15,7 @@ from pydantic_core import ErrorDetails
 from windlass.quantities import parse_duration, parse_size
 from windlass_proto.checks import nearest
 from windlass_proto.errors import Problem
+from windlass_proto.model.specs import DisconnectPolicy, FullSpool
 
 
 def _names(value: object) -> object:
@@ -48,6 +50,18 @@ def _env_text(value: object) -> object:
     return value
 
 
+def _word_of(words: type[StrEnum]) -> Callable[[object], object]:
+    def read(value: object) -> object:
+        if value is None or value in list(words):
+            return None if value is None else words(str(value))
+        known = ", ".join(words)
+        close = nearest(str(value), list(words))
+        hint = f"; did you mean {close}?" if close else ""
+        raise ValueError(f"must be one of {known} (is {value!r}){hint}")
+
+    return read
+
+
 class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -76,6 +90,12 @@ class TaskForm(_Form):
     stderr: str | None = None
     inputs: _Targets | None = None
     outputs: _Targets | None = None
+    disconnect: Annotated[DisconnectPolicy | None, BeforeValidator(_word_of(DisconnectPolicy))] = None
+    run_for: Annotated[timedelta | None, BeforeValidator(_duration)] = None
+    package_timeout: Annotated[timedelta | None, BeforeValidator(_duration)] = None
+    mount_timeout: Annotated[timedelta | None, BeforeValidator(_duration)] = None
+    upload_timeout: Annotated[timedelta | None, BeforeValidator(_duration)] = None
+    on_full_spool: Annotated[FullSpool | None, BeforeValidator(_word_of(FullSpool))] = None
 
 
 class JobForm(_Form):

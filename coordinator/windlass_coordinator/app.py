@@ -7,9 +7,11 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter as TallyCounter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -17,10 +19,18 @@ import structlog
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 from windlass_coordinator import config
+from windlass_coordinator.admin.commands import VERBS, run_verb
 from windlass_coordinator.auth.identity import Authenticator, CredentialLookup, CredentialRecord
 from windlass_coordinator.auth.tokens import TokenKind
 from windlass_coordinator.core.records import Wakes
-from windlass_coordinator.duties import LogRemover, RetryTimer, SilenceWatch, keep_going
+from windlass_coordinator.duties import (
+    ClockWatch,
+    DrainWatch,
+    LogRemover,
+    RetryTimer,
+    SilenceWatch,
+    keep_going,
+)
 from windlass_coordinator.engine.fleet import Fleet
 from windlass_coordinator.engine.parking import ParkedPolls, PollAnswer
 from windlass_coordinator.engine.settle import Rules
@@ -28,6 +38,7 @@ from windlass_coordinator.first_start import exclusive, prepare
 from windlass_coordinator.log_setup import set_up_logging
 from windlass_coordinator.logstore import open_log_store
 from windlass_coordinator.logstore.base import LogStore
+from windlass_coordinator.retention import RetentionDuty
 from windlass_coordinator.rpc.agent_service import AgentService, AgentServiceParts
 from windlass_coordinator.rpc.append_log import LogIntake
 from windlass_coordinator.rpc.cluster_service import ClusterService, NodeService
@@ -39,6 +50,7 @@ from windlass_coordinator.rpc.read_log import LogSignals, LogTail
 from windlass_coordinator.rpc.server import Services, open_server
 from windlass_coordinator.stores import open_store
 from windlass_coordinator.stores.base import Store, Transaction
+from windlass_coordinator.vitals import Vitals, VitalsCollector, allow_many_files
 from windlass_coordinator.web.server import WebServer
 from windlass_proto import __version__, failpoints
 from windlass_proto.errors import WindlassError
@@ -49,15 +61,21 @@ _log = structlog.get_logger()
 
 ADDRESS_FILE = "coordinator.json"
 _CANNOT_START = 2
+_DISK_FAILED = 3
 _GRACE_S = 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs until SIGTERM or SIGINT. Exit code 0 = went down as asked, 2 = could not start."""
+    """Runs until SIGTERM or SIGINT, or runs a verb. Exit code 0 = went down as asked, 2 = could not start,
+    3 = the disk has failed."""
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        settings = config.load_settings(sys.argv[1:] if arguments is None else arguments)
-        set_up_logging(settings.log_level)
         failpoints.install_from(config.failpoint())
+        if given and given[0] in VERBS:
+            return run_verb(given)
+        settings = config.load_settings(given)
+        set_up_logging(settings.log_level)
+        allow_many_files()
         with exclusive(settings.data_directory):
             asyncio.run(_run(settings))
     except (WindlassError, BaseExceptionGroup) as error:
@@ -100,21 +118,34 @@ async def serving(settings: config.Settings) -> AsyncIterator[Running]:
     """A coordinator that serves while the context is open. Raises Unavailable for a port it cannot have."""
     data = settings.data_directory
     async with AsyncExitStack() as stack:
-        store = open_store(f"sqlite:///{data / 'windlass.db'}")
+        fleet = Fleet(settings.lease, monotonic=time.monotonic)
+        vitals = Vitals(
+            data,
+            disk=settings.disk,
+            overload=settings.overload,
+            pardon=fleet.pardon,
+            on_broken=_end_at_once,
+        )
+        vitals.reserve.begin()
+        store = open_store(f"sqlite:///{data / 'windlass.db'}", condition=vitals.condition)
         stack.callback(store.close)
         token_file = prepare(store, data)
         if token_file is not None:
             _show_once(token_file)
         logs = open_log_store(data / "logs")
         stack.callback(logs.close)
-        parts = await stack.enter_async_context(_Parts.assembled(settings, store, logs))
+        parts = await stack.enter_async_context(_Parts.assembled(settings, store, logs, fleet, vitals))
+        web = WebServer(settings.http, registry=_metrics(parts), why_not_ready=vitals.readiness.why_not)
+        await stack.enter_async_context(_answering(web))
         services = _services(settings, store, parts)
-        server, address = open_server(settings.listen, services)
+        server, address = open_server(settings.listen, services, settings.overload)
+        watch = vitals.watch_port(address.port)
+        await stack.enter_async_context(_keeping({"connections": watch.run}, vitals))
         await server.start()
         stack.push_async_callback(_stop, server, services.guard, parts.parked)
-        web = WebServer(settings.http, registry=_metrics(parts), why_not_ready=lambda: None)
-        await stack.enter_async_context(_answering(web))
-        yield Running(grpc=address, http=str(web.address))
+        vitals.readiness.begin()
+        stack.callback(vitals.readiness.end)
+        yield Running(grpc=str(address), http=str(web.address))
 
 
 @asynccontextmanager
@@ -139,15 +170,20 @@ class _Parts:
     tail: LogTail
     archive: LogArchive
     rules: Rules
+    vitals: Vitals
+    removed: TallyCounter[str] = field(default_factory=TallyCounter)
+    """What retention removed since the start, by kind."""
+
+    def count_removed(self, kind: str, number: int) -> None:
+        self.removed[kind] += number
 
     @classmethod
     @asynccontextmanager
     async def assembled(
-        cls, settings: config.Settings, store: Store, logs: LogStore
+        cls, settings: config.Settings, store: Store, logs: LogStore, fleet: Fleet, vitals: Vitals
     ) -> AsyncIterator["_Parts"]:
         """Builds the parts and runs the duties while the context is open."""
         signals = LogSignals()
-        fleet = Fleet(settings.lease, monotonic=time.monotonic)
         rules = Rules(retry=settings.retry, jitter=random.random)
         async with LogIntake(logs, on_appended=signals.notify) as intake:
             parts = cls(
@@ -159,20 +195,32 @@ class _Parts:
                 tail=LogTail(logs, signals),
                 archive=LogArchive(logs),
                 rules=rules,
+                vitals=vitals,
             )
             for node_key in await store.run(_nodes_to_expect):
                 fleet.expect(node_key)
-            async with _duties(store, logs, parts):
+            async with _duties(settings, store, logs, parts):
                 yield parts
 
 
+_MAY_HAVE_WORK = (
+    NodeState.READY,
+    NodeState.DRAINING,
+    NodeState.DRAINED,
+    NodeState.QUARANTINED,
+    NodeState.SILENT,
+)
+
+
 def _nodes_to_expect(tx: Transaction) -> list[NodeKey]:
-    return list(tx.nodes_in((NodeState.READY, NodeState.DRAINING, NodeState.SILENT)))
+    return list(tx.nodes_in(_MAY_HAVE_WORK))
 
 
 @asynccontextmanager
-async def _duties(store: Store, logs: LogStore, parts: _Parts) -> AsyncIterator[None]:
-    timer = RetryTimer(store)
+async def _duties(
+    settings: config.Settings, store: Store, logs: LogStore, parts: _Parts
+) -> AsyncIterator[None]:
+    timer = RetryTimer(store, parts.rules.retry)
     remover = LogRemover(logs)
 
     def after_commit(wakes: Wakes) -> None:
@@ -184,9 +232,27 @@ async def _duties(store: Store, logs: LogStore, parts: _Parts) -> AsyncIterator[
 
     store.listen(follow=parts.parked.follow, after_commit=after_commit)
     silence = SilenceWatch(store, parts.fleet, parts.rules)
-    duties = {"retry": timer.run, "silence": silence.run, "log_removal": remover.run}
+    drains = DrainWatch(store, parts.rules)
+    clock = ClockWatch(store, parts.rules.retry, monotonic=time.monotonic)
+    duties = {
+        "retry": timer.run,
+        "silence": silence.run,
+        "drain": drains.run,
+        "clock": clock.run,
+        "log_removal": remover.run,
+        "retention": RetentionDuty(store, logs, settings.retention, on_removed=parts.count_removed).run,
+    }
+    async with _keeping(duties | parts.vitals.own_duties(), parts.vitals):
+        yield
+
+
+@asynccontextmanager
+async def _keeping(
+    duties: Mapping[str, Callable[[], Awaitable[None]]], vitals: Vitals
+) -> AsyncIterator[None]:
+    """Runs duties while the context is open."""
     async with asyncio.TaskGroup() as group:
-        running = [group.create_task(keep_going(name, duty)) for name, duty in duties.items()]
+        running = [group.create_task(keep_going(name, duty, vitals.duties)) for name, duty in duties.items()]
         try:
             yield
         finally:
@@ -205,7 +271,12 @@ def _services(settings: config.Settings, store: Store, parts: _Parts) -> Service
     )
     jobs = JobServiceParts(store=store, watchers=parts.watchers, tail=parts.tail, limits=settings.limits)
     return Services(
-        guard=CallGuard(Authenticator(_credential_lookup(store))),
+        guard=CallGuard(
+            Authenticator(_credential_lookup(store)),
+            overload=parts.vitals.overload,
+            peers=parts.vitals.peers,
+            why_no_room=lambda: parts.vitals.reserve.why_short,
+        ),
         agents=AgentService(agents),
         jobs=JobService(jobs),
         clusters=ClusterService(store, settings.limits),
@@ -248,9 +319,22 @@ async def _stop(server: grpc.aio.Server, guard: CallGuard, parked: ParkedPolls) 
 def _metrics(parts: _Parts) -> CollectorRegistry:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
+    registry.register(VitalsCollector(parts.vitals))
     parked = Gauge("windlass_polls_parked", "Agents' polls that wait for work", registry=registry)
     parked.set_function(lambda: len(parts.parked))
+    for kind in ("jobs", "rows", "facts", "orphaned_logs"):
+        name = f"windlass_retention_removed_{kind}"
+        gauge = Gauge(name, f"Removed since the start by retention: {kind}", registry=registry)
+        gauge.set_function(partial(parts.removed.__getitem__, kind))
     return registry
+
+
+def _end_at_once(why: str) -> None:
+    """The disk has lost what it was given: what this process believes is not to be trusted any more, so it
+    writes nothing else. The next one reads what is on the disk."""
+    _log.critical("coordinator.disk_failed", reason=why, exit_code=_DISK_FAILED)
+    sys.stderr.flush()
+    os._exit(_DISK_FAILED)
 
 
 def _show_once(token_file: Path) -> None:

@@ -11,26 +11,33 @@ from functools import partial
 import structlog
 
 from windlass_coordinator.core.records import Wakes
+from windlass_coordinator.core.retry import RetryPolicy
 from windlass_coordinator.engine.fleet import Fleet, Silence
+from windlass_coordinator.engine.nodes import end_drain, settle_drain
 from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.engine.sweep import forget_nodes, mark_silent, ready_due, replace_attempts
 from windlass_coordinator.logstore.base import LogStore
+from windlass_coordinator.readiness import DutyBoard
 from windlass_coordinator.stores.base import Store, Transaction
 from windlass_proto.errors import WindlassError
 from windlass_proto.model.ids import JobId, NodeKey
+from windlass_proto.model.states import NodeState
 
 _log = structlog.get_logger()
 
 _LOOK_EVERY = timedelta(seconds=1)
 _SEEN_EVERY = timedelta(seconds=30)
+_CLOCK_MOVED = timedelta(seconds=2)
 _PAUSE_AFTER_ERROR = timedelta(seconds=1)
+_LONGEST_PAUSE = timedelta(seconds=30)
 
 
 class RetryTimer:
     """One timer for all back-offs, at the earliest end; armed by commits, re-armed when it has rung."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, policy: RetryPolicy) -> None:
         self._store = store
+        self._policy = policy
         self._due: datetime | None = None
         self._changed = asyncio.Event()
 
@@ -49,7 +56,9 @@ class RetryTimer:
             if await self._wait():
                 # Cleared first: a commit that arms the timer meanwhile must not be overwritten.
                 self._due = None
-                following = await self._store.run(lambda tx: ready_due(tx, now=datetime.now(UTC)))
+                following = await self._store.run(
+                    lambda tx: ready_due(tx, policy=self._policy, now=datetime.now(UTC))
+                )
                 if following is not None:
                     self.arm(following)
 
@@ -98,13 +107,60 @@ class SilenceWatch:
 
     async def _act_on(self, silence: Silence) -> None:
         for node_key in silence.expired:
-            await self._store.run(partial(mark_silent, node_key=node_key, now=_now()))
-            _log.warning("node.silent", node_key=node_key)
-        for node_key in silence.replace:
-            await self._store.run(partial(replace_attempts, node_key=node_key, rules=self._rules, now=_now()))
+            detached = await self._store.run(partial(mark_silent, node_key=node_key, now=_now()))
+            self._fleet.watch(node_key, detached)
+            _log.warning("node.silent", node_key=node_key, attempts=len(detached))
+        for node_key, lasted in silence.replace:
+            is_due = partial(self._fleet.is_due, node_key, silence=lasted)
+            await self._store.run(
+                partial(replace_attempts, node_key=node_key, is_due=is_due, rules=self._rules, now=_now())
+            )
             _log.warning("node.attempts_replaced", node_key=node_key)
         if silence.forget:
             await self._store.run(partial(forget_nodes, nodes=silence.forget, now=_now()))
+
+
+class DrainWatch:
+    """Ends drains: when nothing runs on the node any more, or when its time is over."""
+
+    def __init__(self, store: Store, rules: Rules) -> None:
+        self._store = store
+        self._rules = rules
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY.total_seconds())
+            draining = await self._store.run(lambda tx: tx.nodes_in((NodeState.DRAINING,)))
+            for node_key in draining:
+                await self._store.run(partial(_look_at_drain, node_key=node_key, rules=self._rules))
+
+
+class ClockWatch:
+    """Notices that the wall clock was moved, so that what has been dated waits as long as before (P12)."""
+
+    def __init__(self, store: Store, policy: RetryPolicy, *, monotonic: Callable[[], float]) -> None:
+        self._store = store
+        self._policy = policy
+        self._monotonic = monotonic
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        # The clock may have been set while no coordinator looked.
+        latest = _now() + self._policy.ceiling
+        await self._store.run(lambda tx: tx.bring_due_forward(latest=latest))
+        offset = self._offset()
+        while True:
+            await asyncio.sleep(_LOOK_EVERY.total_seconds())
+            moved = self._offset() - offset
+            if abs(moved) < _CLOCK_MOVED:
+                continue
+            _log.warning("clock.moved", by_s=round(moved.total_seconds(), 3))
+            await self._store.run(partial(_shift_due, by=moved))
+            offset += moved
+
+    def _offset(self) -> timedelta:
+        return timedelta(seconds=_now().timestamp() - self._monotonic())
 
 
 class LogRemover:
@@ -126,18 +182,45 @@ class LogRemover:
             await asyncio.to_thread(self._logs.delete_job, job_id)
 
 
-async def keep_going(name: str, duty: Callable[[], Awaitable[None]]) -> None:
-    """Runs a duty for ever; an error of the store or the disk is a pause, not the end."""
+async def keep_going(name: str, duty: Callable[[], Awaitable[None]], board: DutyBoard) -> None:
+    """Runs a duty for ever. Whatever goes wrong, a bug too, is a pause and not the end: the others go on, and
+    who asks whether the coordinator is ready is told."""
     while True:
         try:
             await duty()
-        except (WindlassError, OSError) as error:
-            _log.error("duty.failed", duty=name, error=str(error))
-            await asyncio.sleep(_PAUSE_AFTER_ERROR.total_seconds())
+        except Exception as error:  # noqa: BLE001 (a supervisor: the process must live)
+            times = board.times_in_a_row(name)
+            pause_s = min(_LONGEST_PAUSE.total_seconds(), _PAUSE_AFTER_ERROR.total_seconds() * 2**times)
+            board.failed(name, f"{type(error).__name__}: {error}", pause_s=pause_s)
+            _log.error(
+                "duty.failed",
+                duty=name,
+                times=times + 1,
+                pause_s=pause_s,
+                error=str(error),
+                exc_info=_bug(error),
+            )
+            await asyncio.sleep(pause_s)
+
+
+def _bug(error: Exception) -> Exception | None:
+    """What is worth a traceback."""
+    return None if isinstance(error, WindlassError | OSError) else error
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _look_at_drain(tx: Transaction, node_key: NodeKey, rules: Rules) -> None:
+    if not settle_drain(tx, node_key, now=_now()):
+        end_drain(tx, node_key, rules=rules, now=_now())
+
+
+def _shift_due(tx: Transaction, by: timedelta) -> None:
+    tx.shift_due(by)
+    # A timer that was set by the old time is set anew.
+    tx.wakes.wake_at(_now())
 
 
 def _note_seen(tx: Transaction, seen: Mapping[NodeKey, datetime]) -> None:

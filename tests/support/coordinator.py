@@ -378,13 +378,18 @@ class InMemoryCoordinator(AbstractContextManager["InMemoryCoordinator"]):
     # -- time alone
 
     def ready_due(self) -> datetime | None:
-        return self.run(lambda tx: sweep.ready_due(tx, now=self.now))
+        return self.run(lambda tx: sweep.ready_due(tx, policy=self.rules.retry, now=self.now))
 
     def mark_silent(self, machine: Machine) -> None:
         self.run(lambda tx: sweep.mark_silent(tx, machine.key, now=self.now))
 
     def replace(self, machine: Machine) -> None:
-        self.run(lambda tx: sweep.replace_attempts(tx, machine.key, rules=self.rules, now=self.now))
+        """All of them are due, whatever their tasks say."""
+        self.run(
+            lambda tx: sweep.replace_attempts(
+                tx, machine.key, is_due=lambda _: True, rules=self.rules, now=self.now
+            )
+        )
 
 
 def refs_of(batches: Sequence[Claimed]) -> list[AttemptRef]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import structlog
 
+from windlass_agent.core.intake import Intake
 from windlass_agent.core.lease_clock import LeaseClock
 from windlass_agent.link.channel import Caller, Channels
 from windlass_agent.link.work import Work
@@ -25,9 +26,16 @@ log = structlog.get_logger()
 
 class Heartbeat:
     def __init__(
-        self, channels: Channels, caller: Caller, work: Work, *, state_dir: Path, clock: Callable[[], float]
+        self,
+        channels: Channels,
+        caller: Caller,
+        work: Work,
+        intake: Intake,
+        *,
+        state_dir: Path,
+        clock: Callable[[], float],
     ) -> None:
-        self._channels, self._caller, self._work = channels, caller, work
+        self._channels, self._caller, self._work, self._intake = channels, caller, work, intake
         self._state_dir, self._clock = state_dir, clock
         self._seq = 0
         self._failures = 0
@@ -83,14 +91,13 @@ class Heartbeat:
                 memory_available_bytes=usage.memory_available_bytes,
                 disk_free_bytes=usage.disk_free_bytes,
                 running=self._work.running,
+                takes_no_work=self._intake.why_closed,
             ),
         )
 
     def _apply(self, reply: wire.HeartbeatReply) -> None:
         if reply.stops:
             self._work.stop([convert.attempt_ref_from_wire(ref) for ref in reply.stops])
-        if reply.kills:
-            self._work.kill([convert.attempt_ref_from_wire(ref) for ref in reply.kills])
         if reply.forgets:
             self._work.forget([convert.attempt_ref_from_wire(ref) for ref in reply.forgets])
 

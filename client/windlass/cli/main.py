@@ -75,6 +75,7 @@ for _command in (
     jobs.delete_jobs,
     jobs.set_priority,
     nodes.list_nodes,
+    nodes.node_group,
     nodes.list_clusters,
     nodes.cluster_group,
     nodes.make_join_token,

@@ -11,6 +11,7 @@ from windlass.cli.invocation import Invocation, pass_invocation
 from windlass.cli.options import DURATION
 from windlass.quantities import format_size
 from windlass_proto.model.ids import DEFAULT_CLUSTER, ClusterName
+from windlass_proto.model.status import NodeStatus
 
 
 @click.command("nodes")
@@ -35,7 +36,7 @@ def list_nodes(invocation: Invocation, *, cluster: str, include_gone: bool, as_j
         (
             node.name or node.node_id,
             node.cluster,
-            render.state_text(node.state),
+            render.state_text(node.state) + (f" ({node.reason})" if node.reason else ""),
             str(node.slots),
             str(node.live_attempts),
             f"{node.cpu:g}",
@@ -53,6 +54,60 @@ def short_containment(text: str) -> str:
 
     The rest explains, and is in the JSON."""
     return re.split(r": | \(", text, maxsplit=1)[0]
+
+
+@click.group("node")
+def node_group() -> None:
+    """Drain and resume nodes; `windlass nodes` lists them.
+
+    \b
+    Examples:
+      windlass node drain render-07 --within 30m
+      windlass node resume render-07
+    """
+
+
+@node_group.command("drain")
+@click.argument("node")
+@click.option("--within", type=DURATION, help="Such as 30m: what still runs then is given to others.")
+@render.json_option
+@pass_invocation
+def drain_node(invocation: Invocation, *, node: str, within: timedelta | None, as_json: bool) -> None:
+    """Give a node no new work, so that it can be switched off once it is DRAINED.
+
+    NODE is its id or its name. What runs may finish; with --within 0s it is given to other nodes at once.
+    That costs no retries of yours.
+
+    \b
+    Examples:
+      windlass node drain render-07
+      windlass node drain render-07 --within 30m
+      windlass node drain render-07 --within 0s --json
+    """
+    _print_node(invocation.run(lambda client: client.drain_node(node, within=within)), as_json=as_json)
+
+
+@node_group.command("resume")
+@click.argument("node")
+@render.json_option
+@pass_invocation
+def resume_node(invocation: Invocation, *, node: str, as_json: bool) -> None:
+    """Let a draining, drained or quarantined node take work again.
+
+    \b
+    Examples:
+      windlass node resume render-07
+      windlass node resume render-07 --json
+    """
+    _print_node(invocation.run(lambda client: client.resume_node(node)), as_json=as_json)
+
+
+def _print_node(node: NodeStatus, *, as_json: bool) -> None:
+    if as_json:
+        render.print_json(node)
+        return
+    busy = f", {node.live_attempts} running" if node.live_attempts else ""
+    click.echo(f"{node.name or node.node_id}: {render.state_text(node.state)}{busy}")
 
 
 @click.command("clusters")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from windlass_proto.model.specs import DisconnectPolicy
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasePolicy:
@@ -14,7 +16,13 @@ class LeasePolicy:
     longest_interval: timedelta = timedelta(seconds=60)
     shortest_lease: timedelta = timedelta(seconds=15)
     replace_after: timedelta = timedelta(minutes=5)
-    """Silence after which a node's attempts are given to others."""
+    """Silence after which a node's attempts are given to others, when their tasks say keep_going."""
+    kill_grace: timedelta = timedelta(seconds=30)
+    """Longest time that an agent may take from SIGTERM to SIGKILL when a lease has ended."""
+    restart_grace: timedelta | None = None
+    """After its own start so long a coordinator lets no lease expire; not given = by the longest interval."""
+    accept_deadline: timedelta = timedelta(minutes=5)
+    """An attempt that was leased so long ago and not heard of since is asked for."""
     forget_after: timedelta = timedelta(hours=24)
     """Silence after which a node is GONE."""
     poll_wait: timedelta = timedelta(seconds=30)
@@ -36,6 +44,20 @@ def tolerance(duration: timedelta) -> timedelta:
     return max(timedelta(seconds=2), 0.02 * duration)
 
 
+def replace_due(
+    policy: LeasePolicy, *, lease: timedelta, disconnect: DisconnectPolicy, outlives_lease_for: timedelta
+) -> timedelta:
+    """Silence of a node after which an attempt is given to another one (protocol.md, section 6)."""
+    expired = lease + tolerance(lease)
+    if disconnect is DisconnectPolicy.KEEP_GOING:
+        return max(policy.replace_after, expired)
+    # The node's own clock may run slower; it has been told when to kill, and how long that may take.
+    ended = outlives_lease_for + policy.kill_grace
+    return expired + ended + tolerance(ended)
+
+
 def restart_grace(policy: LeasePolicy) -> timedelta:
     """How long after its own start a coordinator lets no lease expire."""
+    if policy.restart_grace is not None:
+        return policy.restart_grace
     return max(timedelta(seconds=60), 2 * policy.longest_interval + timedelta(seconds=10))

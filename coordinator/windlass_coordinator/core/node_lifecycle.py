@@ -26,20 +26,24 @@ def judge_inventory_item(
         return InventoryVerdict.KILL
     if not view.state.is_terminal:
         return InventoryVerdict.REPORT if has_exit else InventoryVerdict.KEEP
-    if view.state in (AttemptState.LOST, AttemptState.RELEASED):
+    if view.state in (AttemptState.LOST, AttemptState.RELEASED) and logs_stored:
         return InventoryVerdict.KILL
     # The result is known; what may be missing are the last bytes of its logs.
     return InventoryVerdict.FORGET if logs_stored else InventoryVerdict.REPORT
 
 
-def decide_missing(held: HeldAttempt) -> Revocation:
-    """Decides on a live attempt that is not in its node's inventory."""
+NO_RECORD = "its node came back without any record of it"
+REBOOTED = "its machine was restarted"
+
+
+def decide_missing(held: HeldAttempt, *, reason: str = NO_RECORD) -> Revocation:
+    """Decides on a live attempt that its node does not have (any more)."""
     if held.state is AttemptState.LEASED:
         return Revocation(state=AttemptState.RELEASED, failure=None, reason="its node never received it")
     return Revocation(
         state=AttemptState.LOST,
         failure=FailureKind.INFRA_NODE_LOST,
-        reason="its node came back without any record of it",
+        reason=reason,
     )
 
 

@@ -5,13 +5,14 @@ UTC; numbers named `*_key` are the store's own.
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NewType
 
 from windlass_proto.model.facts import FactKind
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import ClusterName, Fence, JobId, NodeId, NodeKey, TaskKey, TaskName, TenantId
 from windlass_proto.model.resources import NodeCapacity
+from windlass_proto.model.specs import DisconnectPolicy
 from windlass_proto.model.states import AttemptState, JobState, NodeState, TaskState
 
 JobKey = NewType("JobKey", int)
@@ -111,6 +112,15 @@ class HeldAttempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DetachedAttempt:
+    """A live attempt of a silent node, and how long it may go on there."""
+
+    held: HeldAttempt
+    disconnect: DisconnectPolicy
+    outlives_lease_for: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodeView:
     """A node as its calls see it."""
 
@@ -128,6 +138,31 @@ class NodeView:
     last_nonce: str
     """The one before; still good until the first call with the new one (its reply may have been lost)."""
     capacity: NodeCapacity
+    wish: NodeState | None = None
+    """DRAINING or QUARANTINED: what it is as soon as it has a session; None = it takes work."""
+    reason: str = ""
+    """Why it takes no work."""
+    drain_by: datetime | None = None
+    prepare_failed_jobs: frozenset[JobKey] = frozenset()
+    """Jobs of which it could not prepare an attempt since it last started a command."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """A periodic duty of one coordinator among several, in one of its terms."""
+
+    name: str
+    holder: str
+    term: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleSight:
+    """Who holds a role, as stored; nobody may judge by the time of day whether the holder lives."""
+
+    holder: str
+    term: int
+    beat: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

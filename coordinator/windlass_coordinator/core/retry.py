@@ -15,6 +15,12 @@ class RetryPolicy:
     ceiling: timedelta = timedelta(minutes=5)
     infra_limit: int = 10
     """Attempts of one instance that may be lost to the infrastructure."""
+    poison_nodes: int = 3
+    """Nodes in a row that may be lost while they run the same instance; then the instance is to blame."""
+    quarantine_jobs: int = 5
+    """Jobs in a row of which a node may fail to prepare an attempt; then the node is to blame."""
+    avoid_node_for: timedelta = timedelta(seconds=30)
+    """So long another node is preferred to the one that an attempt was lost on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +63,14 @@ def decide_retry(
         user_failures=user_failures,
         infra_failures=infra_failures,
     )
+
+
+_TAKES_DOWN_NODES = (FailureKind.INFRA_NODE_LOST, FailureKind.INFRA_KEEPER_LOST)
+
+
+def may_be_poison(kind: FailureKind, *, infra_failures: int, policy: RetryPolicy) -> bool:
+    """Whether it is worth counting the nodes that the instance has taken down (promise P18)."""
+    return kind in _TAKES_DOWN_NODES and infra_failures + 1 >= policy.poison_nodes
 
 
 def back_off(failures: int, *, policy: RetryPolicy, jitter: float) -> timedelta:

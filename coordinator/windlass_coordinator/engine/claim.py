@@ -26,6 +26,8 @@ def claim(tx: Transaction, node: NodeView, *, want: int, poll_seq: int, now: dat
     if not taken:
         return []
     claimed = tx.claim(node, taken, poll_seq=poll_seq, now=now)
+    if not claimed:
+        return []
     _tell(tx, node, claimed, now=now)
     failpoints.reach("coord.claim.before_commit")
     return claimed

@@ -4,16 +4,19 @@ Heartbeats write nothing. This coordinator counts silence on its own monotonic c
 the earliest, so neither a restart nor a jump of the wall clock makes a node look dead.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from windlass_coordinator.core.leases import (
     LeasePolicy,
     heartbeat_interval,
     lease_ttl,
+    replace_due,
     restart_grace,
     tolerance,
 )
+from windlass_coordinator.core.records import DetachedAttempt
 from windlass_proto.model.assignments import Timing
 from windlass_proto.model.ids import NodeKey
 
@@ -21,9 +24,13 @@ from windlass_proto.model.ids import NodeKey
 @dataclass(slots=True)
 class _Heard:
     at_s: float
-    lease_s: float
+    lease: timedelta
+    """As its agent was told, so that both count the same."""
+    expires_s: float
     silent: bool = False
-    replaced: bool = False
+    deadlines: tuple[timedelta, ...] | None = None
+    """Silences after which attempts of the node are given to others, the next one first; None = not known
+    yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +38,8 @@ class Silence:
     """Nodes whose silence has reached a bound since the last look."""
 
     expired: tuple[NodeKey, ...]
-    replace: tuple[NodeKey, ...]
+    replace: tuple[tuple[NodeKey, timedelta], ...]
+    """With how long it has lasted."""
     forget: tuple[NodeKey, ...]
 
 
@@ -48,14 +56,38 @@ class Fleet:
     def expect(self, node_key: NodeKey) -> None:
         """A node known from the database: it has the grace of a restart to be heard."""
         grace = restart_grace(self._policy).total_seconds()
-        self._heard.setdefault(node_key, _Heard(self._monotonic(), grace))
+        self._heard.setdefault(node_key, _Heard(self._monotonic(), self.timing().lease, grace))
 
     def hear(self, node_key: NodeKey) -> None:
         """A sign of life."""
         lease = self.timing().lease
         expires_s = (lease + tolerance(lease)).total_seconds()
-        self._heard[node_key] = _Heard(self._monotonic(), expires_s)
+        self._heard[node_key] = _Heard(self._monotonic(), lease, expires_s)
         self._fresh.add(node_key)
+
+    def watch(self, node_key: NodeKey, detached: Iterable[DetachedAttempt]) -> None:
+        """The node is silent: tells when each of its attempts is to be given to others."""
+        heard = self._heard.get(node_key)
+        if heard is not None and heard.silent:
+            heard.deadlines = tuple(sorted({self._replace_due(attempt, heard.lease) for attempt in detached}))
+
+    def is_due(self, node_key: NodeKey, attempt: DetachedAttempt, *, silence: timedelta) -> bool:
+        """Whether an attempt is to be given to others after such a silence of its node."""
+        heard = self._heard.get(node_key)
+        return heard is not None and silence >= self._replace_due(attempt, heard.lease)
+
+    def _replace_due(self, attempt: DetachedAttempt, lease: timedelta) -> timedelta:
+        return replace_due(
+            self._policy,
+            lease=lease,
+            disconnect=attempt.disconnect,
+            outlives_lease_for=attempt.outlives_lease_for,
+        )
+
+    def pardon(self, stall: timedelta) -> None:
+        """This process itself stood still for so long: no node was heard, and none is to blame."""
+        for heard in self._heard.values():
+            heard.at_s += stall.total_seconds()
 
     def heard_since_last(self) -> set[NodeKey]:
         """Nodes heard since the last time this was asked."""
@@ -67,6 +99,11 @@ class Fleet:
         self._heard.pop(node_key, None)
         self._last_poll.pop(node_key, None)
 
+    @property
+    def accept_deadline(self) -> timedelta:
+        """See LeasePolicy."""
+        return self._policy.accept_deadline
+
     def timing(self) -> Timing:
         """What agents are told to keep to, by the size of the fleet now."""
         interval = heartbeat_interval(self._policy, nodes=len(self._heard))
@@ -74,6 +111,7 @@ class Fleet:
             heartbeat_interval=interval,
             lease=lease_ttl(self._policy, interval=interval),
             poll_wait=self._policy.poll_wait,
+            kill_grace=self._policy.kill_grace,
         )
 
     def note_poll(self, node_key: NodeKey, *, epoch: int, poll_seq: int) -> bool:
@@ -88,17 +126,18 @@ class Fleet:
         """Who has been silent for too long; each bound is told once per silence."""
         now = self._monotonic()
         expired, replace, forget = [], [], []
-        replace_s = self._policy.replace_after.total_seconds()
         forget_s = self._policy.forget_after.total_seconds()
         for node_key, heard in self._heard.items():
             silence = now - heard.at_s
-            if not heard.silent and silence > heard.lease_s:
+            if not heard.silent and silence > heard.expires_s:
                 heard.silent = True
                 expired.append(node_key)
-            if heard.silent and not heard.replaced and silence > max(replace_s, heard.lease_s):
-                heard.replaced = True
-                replace.append(node_key)
-            if heard.replaced and silence > forget_s:
+            lasted = timedelta(seconds=silence)
+            due = [deadline for deadline in heard.deadlines or () if deadline <= lasted]
+            if due and heard.deadlines:
+                heard.deadlines = heard.deadlines[len(due) :]
+                replace.append((node_key, lasted))
+            if heard.silent and heard.deadlines == () and silence > forget_s:
                 forget.append(node_key)
         for node_key in forget:
             self.forget(node_key)
@@ -111,6 +150,7 @@ class Fleet:
         for node_key in silence.expired:
             if node_key in self._heard:
                 self._heard[node_key].silent = False
-        for node_key in silence.replace:
+        for node_key, lasted in silence.replace:
             if node_key in self._heard:
-                self._heard[node_key].replaced = False
+                heard = self._heard[node_key]
+                heard.deadlines = (lasted, *(heard.deadlines or ()))

@@ -6,11 +6,13 @@ from datetime import datetime
 
 from windlass_coordinator.core.attempt_lifecycle import Judgement, judge
 from windlass_coordinator.core.records import AttemptView, Fact, NodeView
+from windlass_coordinator.engine.nodes import note_prepare_failures
 from windlass_coordinator.engine.settle import Ending, Rules, conclude
 from windlass_coordinator.stores.base import AttemptEnd, Transaction
 from windlass_proto import failpoints
-from windlass_proto.model.events import AttemptEvent, Exited
+from windlass_proto.model.events import AttemptEvent, Exited, Happening, LostOnNode, Started
 from windlass_proto.model.facts import FactKind
+from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef
 from windlass_proto.model.states import AttemptState
 from windlass_proto.model.verdicts import EventVerdict
@@ -48,9 +50,27 @@ def report(
     if finalizing:
         tx.record_exits(finalizing, now=now)
     conclude(tx, endings, rules=rules, now=now)
+    _judge_node(tx, node, events, endings, rules=rules, now=now)
     _audit_conflicts(tx, node, events, verdicts, now=now)
     failpoints.reach("coord.report.before_commit")
     return verdicts
+
+
+def _judge_node(
+    tx: Transaction,
+    node: NodeView,
+    events: Sequence[AttemptEvent],
+    endings: Sequence[Ending],
+    *,
+    rules: Rules,
+    now: datetime,
+) -> None:
+    failed = {e.end.ref.task_key for e in endings if e.end.failure is FailureKind.INFRA_PREPARE}
+    if not failed and not node.prepare_failed_jobs:
+        return
+    started = any(isinstance(event.what, Started | Exited) for event in events)
+    jobs = frozenset(task.job_key for task in tx.task_views(failed).values())
+    note_prepare_failures(tx, node, jobs, started=started, rules=rules, now=now)
 
 
 def _view_after(view: AttemptView, event: AttemptEvent, judgement: Judgement) -> AttemptView:
@@ -70,9 +90,14 @@ def _ending(event: AttemptEvent, view: AttemptView, judgement: Judgement) -> End
             failure=judgement.failure,
             reason=judgement.reason,
             exit=event.what if isinstance(event.what, Exited) else None,
+            log_ends=_log_ends(event.what),
         ),
         was_stopping=view.state is AttemptState.STOPPING,
     )
+
+
+def _log_ends(what: Happening) -> tuple[int, int] | None:
+    return (what.stdout_end, what.stderr_end) if isinstance(what, LostOnNode) else None
 
 
 def _audit_conflicts(

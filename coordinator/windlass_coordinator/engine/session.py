@@ -1,24 +1,33 @@
 """Join and OpenSession: who a node is, and what becomes of what it has."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from windlass_coordinator.core.node_lifecycle import decide_missing, judge_inventory_item, nonce_is_good
+from windlass_coordinator.core.node_lifecycle import (
+    NO_RECORD,
+    REBOOTED,
+    decide_missing,
+    judge_inventory_item,
+    nonce_is_good,
+)
 from windlass_coordinator.core.records import AttemptView, Fact, LogFacts, NodeView
 from windlass_coordinator.engine.revoke import ref_of, revoke
 from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.stores.base import Credential, Transaction
+from windlass_proto import failpoints
 from windlass_proto.errors import Denied, SessionLost
 from windlass_proto.model.assignments import InventoryItem, SessionRef, VerdictItem
 from windlass_proto.model.facts import FactKind
-from windlass_proto.model.ids import NodeId, NodeKey, TaskKey
+from windlass_proto.model.ids import AttemptRef, NodeId, NodeKey, TaskKey
 from windlass_proto.model.states import NodeState
 from windlass_proto.model.status import NodeFacts
 
 LogsStored = Callable[[LogFacts], bool]
 """Whether all that a terminal attempt's command wrote is in the log store."""
 
+# In one fact; the count is exact.
+_ORPHANS_NAMED = 100
 _REFUSED_STATES = (NodeState.DELETED,)
 _SESSION_ENDED = (NodeState.JOINING, NodeState.SILENT, NodeState.GONE, NodeState.DELETED)
 
@@ -98,14 +107,29 @@ def open_session(
         last_nonce=request.last_nonce,
         now=now,
     )
-    listed = {item.ref for item in request.inventory}
+    listed = _still_possible(node, request)
     missing = [held for held in tx.held_attempts(node.node_key) if ref_of(held) not in listed]
-    revoke(tx, [(held, decide_missing(held)) for held in missing], rules=rules, now=now)
+    reason = REBOOTED if _has_rebooted(node, request) else NO_RECORD
+    revoke(tx, [(held, decide_missing(held, reason=reason)) for held in missing], rules=rules, now=now)
     tx.adopt_attempts(node, epoch=epoch)
     views = tx.attempt_views([item.ref for item in request.inventory])
     verdicts = [_verdict(tx, item, views, node, logs_stored) for item in request.inventory]
-    tx.add_facts([Fact(kind=FactKind.NODE_READY, tenant=node.tenant, node_key=node.node_key)], now=now)
+    if node.wish is not None:
+        tx.set_node_state(node.node_key, node.wish, now=now)
+    tx.add_facts(_session_facts(node, request, views), now=now)
+    failpoints.reach("coord.session.before_commit")
     return GrantedSession(epoch=epoch, nonce=nonce, verdicts=verdicts)
+
+
+def _still_possible(node: NodeView, request: OpenRequest) -> set[AttemptRef]:
+    """Attempts of the inventory that may be alive or have a result: after a reboot only an exit record is
+    proof of anything, whatever the agent makes of the rest."""
+    rebooted = _has_rebooted(node, request)
+    return {item.ref for item in request.inventory if item.has_exit or not rebooted}
+
+
+def _has_rebooted(node: NodeView, request: OpenRequest) -> bool:
+    return bool(node.boot_id) and node.boot_id != request.boot_id
 
 
 def _check_identity(node: NodeView, request: OpenRequest) -> None:
@@ -116,6 +140,24 @@ def _check_identity(node: NodeView, request: OpenRequest) -> None:
             f"another copy of node {node.node_id} has opened a session since: "
             "stop one of them, remove its state directory and let it join as a node of its own"
         )
+
+
+def _session_facts(
+    node: NodeView, request: OpenRequest, views: Mapping[tuple[TaskKey, int, int], AttemptView]
+) -> list[Fact]:
+    orphans = [
+        item.ref
+        for item in request.inventory
+        if (item.ref.task_key, item.ref.index, item.ref.attempt) not in views
+    ]
+    facts = [Fact(kind=FactKind.NODE_READY, tenant=node.tenant, node_key=node.node_key)]
+    if orphans:
+        told = [[ref.task_key, ref.index, ref.attempt, ref.fence] for ref in orphans[:_ORPHANS_NAMED]]
+        payload: dict[str, object] = {"count": len(orphans), "refs": told}
+        facts.append(
+            Fact(kind=FactKind.ATTEMPT_ORPHANED, tenant=node.tenant, node_key=node.node_key, payload=payload)
+        )
+    return facts
 
 
 def _verdict(
@@ -151,10 +193,12 @@ def current_node(tx: Transaction, node_key: NodeKey, session: SessionRef) -> Nod
     return node
 
 
-def leave(tx: Transaction, node: NodeView, *, rules: Rules, now: datetime) -> None:
-    """The node stops for good: what it still has is given to others."""
+def leave(tx: Transaction, node: NodeView, *, reason: str = "", rules: Rules, now: datetime) -> None:
+    """The node stops for good: what it still has is given to others, without any wait."""
     held = tx.held_attempts(node.node_key)
     revoke(tx, [(attempt, decide_missing(attempt)) for attempt in held], rules=rules, now=now)
     tx.set_node_state(node.node_key, NodeState.GONE, now=now)
     tx.revoke_node_credentials(node.node_key)
-    tx.add_facts([Fact(kind=FactKind.NODE_GONE, tenant=node.tenant, node_key=node.node_key)], now=now)
+    payload: dict[str, object] = {"reason": reason} if reason else {}
+    gone = Fact(kind=FactKind.NODE_GONE, tenant=node.tenant, node_key=node.node_key, payload=payload)
+    tx.add_facts([gone], now=now)

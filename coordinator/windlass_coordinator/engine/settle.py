@@ -5,12 +5,12 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from windlass_coordinator.core.job_lifecycle import decide_job_end, decide_task_end
 from windlass_coordinator.core.records import Fact, JobKey, JobView, TaskBump, TaskView
-from windlass_coordinator.core.retry import GiveUp, RetryPolicy, back_off, decide_retry
+from windlass_coordinator.core.retry import GiveUp, RetryPolicy, back_off, decide_retry, may_be_poison
 from windlass_coordinator.core.task_graph import descendants
 from windlass_coordinator.stores.base import AttemptEnd, InstanceChange, Transaction
 from windlass_proto.model.facts import FactKind
@@ -55,8 +55,10 @@ def conclude(tx: Transaction, endings: Sequence[Ending], *, rules: Rules, now: d
     """Ends attempts and does all that follows."""
     if not endings:
         return
-    tx.end_attempts([ending.end for ending in endings], now=now)
+    # Tasks first: whoever changes attempts of a task has its row.
     tasks = tx.task_views({ending.end.ref.task_key for ending in endings})
+    endings = [_named_poison(tx, ending, rules) for ending in endings]
+    tx.end_attempts([ending.end for ending in endings], now=now)
     bumps: dict[TaskKey, TaskBump] = {key: TaskBump() for key in tasks}
     changes = []
     for ending in endings:
@@ -69,6 +71,21 @@ def conclude(tx: Transaction, endings: Sequence[Ending], *, rules: Rules, now: d
     tx.add_facts(_ended_facts(changes, tasks, jobs), now=now)
     tx.wakes.clusters |= {tasks[key].cluster_key for key, bump in bumps.items() if bump.ready_again}
     _settle(tx, bumps, tasks, jobs, now=now)
+
+
+def _named_poison(tx: Transaction, ending: Ending, rules: Rules) -> Ending:
+    """The instance is to blame when node after node is lost while it runs there (promise P18)."""
+    end = ending.end
+    if end.state is not AttemptState.LOST or end.failure is None or ending.was_stopping:
+        return ending
+    _, infra = tx.failure_counts(end.ref.task_key, end.ref.index)
+    if not may_be_poison(end.failure, infra_failures=infra, policy=rules.retry):
+        return ending
+    nodes = tx.nodes_taken_down(end.ref, last=infra + 1)
+    if nodes < rules.retry.poison_nodes:
+        return ending
+    reason = f"{nodes} nodes were lost while they ran it, this one because {end.reason}"
+    return replace(ending, end=replace(end, failure=FailureKind.POISON, reason=reason))
 
 
 def _decide_instance(
@@ -107,6 +124,7 @@ def _decide_instance(
         infra_failures=decision.infra_failures,
         due_at=due,
         raise_fence=revoked,
+        avoid_node=due is not None and decision.infra_failures > infra,
     )
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 from windlass_coordinator.core.records import Fact, JobView
 from windlass_coordinator.engine.settle import end_finished_jobs, remove_job, stop_live_job
 from windlass_coordinator.stores.base import Transaction
+from windlass_proto import failpoints
 from windlass_proto.errors import Conflict, NotFound
 from windlass_proto.model.facts import FactKind
 from windlass_proto.model.ids import JobId, TenantId
@@ -21,6 +22,7 @@ def stop(tx: Transaction, tenant: TenantId, job_id: JobId, *, now: datetime) -> 
         return
     stop_live_job(tx, job, stop_as=JobState.STOPPED, reason="stopped by its user", now=now)
     end_finished_jobs(tx, {job.job_key}, now=now)
+    failpoints.reach("coord.stop.before_commit")
 
 
 def restart(tx: Transaction, tenant: TenantId, job_id: JobId, *, all_instances: bool, now: datetime) -> None:

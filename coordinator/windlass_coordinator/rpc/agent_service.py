@@ -10,6 +10,7 @@ from functools import partial
 from windlass_coordinator.auth.tokens import RANDOM_BYTES, TokenKind, has_digest, new_token, parse_token
 from windlass_coordinator.core.records import Claimed, ClusterKey, LogFacts, NodeView
 from windlass_coordinator.engine.fleet import Fleet
+from windlass_coordinator.engine.nodes import attempts_to_audit, settle_missing
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
 from windlass_coordinator.engine.report import report
 from windlass_coordinator.engine.revoke import release
@@ -23,6 +24,7 @@ from windlass_coordinator.stores.base import Store, Transaction
 from windlass_proto import convert
 from windlass_proto.checks.words import Findings, check_between, check_text
 from windlass_proto.errors import Denied, InvalidRequest, Unavailable
+from windlass_proto.failpoints import reach
 from windlass_proto.model.assignments import AssignmentBatch, SessionRef
 from windlass_proto.model.events import AttemptEvent, Exited, PrepareFailed, StoppedEarly
 from windlass_proto.model.ids import AttemptRef, JobId, NodeId, NodeKey
@@ -73,6 +75,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         # A node never changes its cluster, and its size only with a new session.
         self._places: dict[NodeKey, tuple[ClusterKey, NodeCapacity]] = {}
         self._told_stops: dict[NodeKey, frozenset[AttemptRef]] = {}
+        self._audits_due_s: dict[NodeKey, float] = {}
 
     async def Join(self, request: wire.JoinRequest, context: Context) -> wire.JoinReply:
         token = parse_token(request.token)
@@ -129,6 +132,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             )
 
         node, reply = await self._store.run(verb)
+        reach("coord.session.after_commit")
         facts = opening.facts
         capacity = NodeCapacity(cpu=facts.cpu, memory_bytes=facts.memory_bytes, slots=facts.slots)
         self._places[node_key] = (node.cluster_key, capacity)
@@ -169,6 +173,8 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             self._parked.withdraw(poll)
         if answer.stops:
             self._told_stops[node_key] = frozenset(answer.stops)
+        if answer.claimed:
+            reach("coord.claim.after_commit")
         return _poll_reply(answer)
 
     async def _again(
@@ -207,6 +213,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         verdicts = await self._store.run(
             lambda tx: report(tx, current_node(tx, node_key, session), events, rules=self._rules, now=_now())
         )
+        reach("coord.report.after_commit")
         return wire.ReportReply(
             verdicts=convert.event_verdicts_to_wire(verdicts), forget=_forgettable(events, verdicts)
         )
@@ -214,19 +221,35 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     async def Heartbeat(self, request: wire.HeartbeatRequest, context: Context) -> wire.HeartbeatReply:
         session, node_key = _session(request.session)
         ended = [convert.attempt_ref_from_wire(ref) for ref in request.ended]
+        missing = [convert.attempt_ref_from_wire(ref) for ref in request.missing]
+        audits = self._is_audit_due(node_key)
 
-        def verb(tx: Transaction) -> list[AttemptRef]:
-            current_node(tx, node_key, session)
-            return tx.stopping_attempts(node_key)
+        def verb(tx: Transaction) -> tuple[list[AttemptRef], list[AttemptRef]]:
+            node = current_node(tx, node_key, session)
+            settle_missing(tx, node, missing, rules=self._rules, now=_now())
+            audit = self._audit(tx, node) if audits else []
+            return tx.stopping_attempts(node_key), audit
 
-        stops = await self._store.run(verb)
+        stops, audit = await self._store.run(verb)
         forgets = await self._settled(ended)
         self._fleet.hear(node_key)
         return wire.HeartbeatReply(
             timing=convert.timing_to_wire(self._fleet.timing()),
             stops=[convert.attempt_ref_to_wire(ref) for ref in stops],
             forgets=[convert.attempt_ref_to_wire(ref) for ref in forgets],
+            audit=[convert.attempt_ref_to_wire(ref) for ref in audit],
         )
+
+    def _is_audit_due(self, node_key: NodeKey) -> bool:
+        """A quarter of the deadline is often enough; each audit is a query."""
+        now_s = asyncio.get_running_loop().time()
+        if now_s < self._audits_due_s.get(node_key, 0.0):
+            return False
+        self._audits_due_s[node_key] = now_s + self._fleet.accept_deadline.total_seconds() / 4
+        return True
+
+    def _audit(self, tx: Transaction, node: NodeView) -> list[AttemptRef]:
+        return attempts_to_audit(tx, node, accept_deadline=self._fleet.accept_deadline, now=_now())
 
     async def _settled(self, ended: Sequence[AttemptRef]) -> list[AttemptRef]:
         """Those of which nothing more is wanted; asked in portions, as other verbs wait meanwhile."""
@@ -256,12 +279,19 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         released = await self._store.run(
             lambda tx: release(tx, current_node(tx, node_key, session), refs, rules=self._rules, now=_now())
         )
+        reach("coord.release.after_commit")
         return wire.ReleaseReply(released=released)
 
     async def Leave(self, request: wire.LeaveRequest, context: Context) -> wire.LeaveReply:
         session, node_key = _session(request.session)
+        findings = Findings()
+        check_text(findings, "reason", request.reason, longest_bytes=_LONGEST_FACT)
+        findings.raise_if_any()
+        reason = request.reason
         await self._store.run(
-            lambda tx: leave(tx, current_node(tx, node_key, session), rules=self._rules, now=_now())
+            lambda tx: leave(
+                tx, current_node(tx, node_key, session), reason=reason, rules=self._rules, now=_now()
+            )
         )
         self._fleet.forget(node_key)
         return wire.LeaveReply()

@@ -4,19 +4,21 @@ import secrets
 from datetime import UTC, datetime, timedelta
 
 from windlass_coordinator.auth.tokens import RANDOM_BYTES, TokenKind, new_token
-from windlass_coordinator.engine import clusters
+from windlass_coordinator.engine import clusters, nodes
 from windlass_coordinator.rpc.interceptors import Context, current_caller
 from windlass_coordinator.stores.base import Store
 from windlass_proto import convert
 from windlass_proto.checks import SpecLimits
-from windlass_proto.checks.words import Findings, check_name, check_text
+from windlass_proto.checks.words import Findings, check_between, check_name, check_text
 from windlass_proto.errors import NotFound
-from windlass_proto.model.ids import DEFAULT_CLUSTER
+from windlass_proto.model.ids import DEFAULT_CLUSTER, NodeId, TenantId
 from windlass_proto.v1 import clusters_pb2 as wire
 from windlass_proto.v1 import clusters_pb2_grpc
 
 # Long enough to boot a machine, short enough not to be found later.
 _TOKEN_LIFE = timedelta(minutes=15)
+
+_LONGEST_DRAIN_S = timedelta(days=365).total_seconds()
 
 
 class ClusterService(clusters_pb2_grpc.ClusterServiceServicer):
@@ -91,13 +93,31 @@ class NodeService(clusters_pb2_grpc.NodeServiceServicer):
 
     async def GetNode(self, request: wire.GetNodeRequest, context: Context) -> wire.NodeStatus:
         tenant = current_caller().tenant
+        node_id = NodeId(request.node_id)
+        view = await self._store.run(lambda tx: nodes.find_node(tx, tenant, node_id))
+        return await self._status(tenant, view.node_id)
+
+    async def DrainNode(self, request: wire.DrainNodeRequest, context: Context) -> wire.NodeStatus:
+        tenant, node_id = current_caller().tenant, NodeId(request.node_id)
+        within = convert.duration_from_wire(request.within) if request.HasField("within") else None
+        if within is not None:
+            findings = Findings()
+            check_between(findings, "within", within.total_seconds(), low=0, high=_LONGEST_DRAIN_S)
+            findings.raise_if_any()
+        found = await self._store.run(lambda tx: nodes.drain(tx, tenant, node_id, within=within, now=_now()))
+        return await self._status(tenant, found)
+
+    async def ResumeNode(self, request: wire.ResumeNodeRequest, context: Context) -> wire.NodeStatus:
+        tenant, node_id = current_caller().tenant, NodeId(request.node_id)
+        found = await self._store.run(lambda tx: nodes.resume(tx, tenant, node_id, now=_now()))
+        return await self._status(tenant, found)
+
+    async def _status(self, tenant: TenantId, node_id: NodeId) -> wire.NodeStatus:
         found = await self._store.read(
-            lambda queries: queries.list_nodes(
-                tenant, cluster="", include_gone=True, node_id=request.node_id or "-"
-            )
+            lambda queries: queries.list_nodes(tenant, cluster="", include_gone=True, node_id=node_id)
         )
         if not found:
-            raise NotFound(f"there is no node {request.node_id}")
+            raise NotFound(f"there is no node {node_id}")
         return convert.node_status_to_wire(found[0])
 
 

@@ -20,6 +20,7 @@ from windlass_proto import convert
 from windlass_proto.checks import SpecLimits, check_job
 from windlass_proto.checks.words import Findings, check_between
 from windlass_proto.errors import InvalidJob, InvalidRequest, NotFound
+from windlass_proto.failpoints import reach
 from windlass_proto.model.ids import JobId, TenantId
 from windlass_proto.model.specs import JobSpec
 from windlass_proto.model.states import LogState, LogStream
@@ -71,6 +72,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
             job_id=JobId(f"job-{secrets.token_hex(16)}"),
         )
         done = await self._store.run(lambda tx: submit(tx, submission, now=_now()))
+        reach("coord.submit.after_commit")
         return wire.SubmitJobReply(job_id=done.job_id, already_existed=done.already_existed)
 
     async def GetJob(self, request: wire.GetJobRequest, context: Context) -> wire.JobStatus:
@@ -258,6 +260,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
     ) -> wire.JobStatus:
         tenant = current_caller().tenant
         await self._store.run(lambda tx: verb(tx, tenant, JobId(job_id)))
+        reach("coord.stop.after_commit")
         return convert.job_status_to_wire(await self._status(tenant, job_id))
 
     async def _status(self, tenant: TenantId, job_id: str, *, is_small: bool = False) -> JobStatus:

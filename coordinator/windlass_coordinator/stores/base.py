@@ -7,7 +7,7 @@ read and write its transaction. The reply is given when the commit is on disk.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, TypeVar
 
 from windlass_coordinator.core.records import (
@@ -15,16 +15,22 @@ from windlass_coordinator.core.records import (
     ClaimableTask,
     Claimed,
     ClusterKey,
+    DetachedAttempt,
     Fact,
     HeldAttempt,
     JobKey,
     JobView,
     LogFacts,
     NodeView,
+    Role,
+    RoleSight,
     TaskBump,
     TaskView,
     Wakes,
 )
+from windlass_coordinator.stores.restoring import RestoreRecords
+from windlass_coordinator.stores.retention import RetentionRecords
+from windlass_proto.errors import Unavailable
 from windlass_proto.model.events import Exited
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import (
@@ -50,6 +56,10 @@ from windlass_proto.model.status import (
 T = TypeVar("T")
 
 
+class RoleLost(Unavailable):
+    """Another coordinator has taken the role: this one must not do its duties any more."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptEnd:
     """A live attempt that becomes terminal."""
@@ -59,6 +69,8 @@ class AttemptEnd:
     failure: FailureKind | None = None
     reason: str = ""
     exit: Exited | None = None
+    log_ends: tuple[int, int] | None = None
+    """Of a LOST attempt: what its node still has of stdout and stderr; None = nothing more comes of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +86,8 @@ class InstanceChange:
     due_at: datetime | None = None
     raise_fence: bool = False
     """So that the ended attempt can change nothing any more."""
+    avoid_node: bool = False
+    """The node of its last attempt gets it again only when no other takes it for a while."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +129,8 @@ class WorkRecords(Protocol):
         poll_seq: int,
         now: datetime,
     ) -> list[Claimed]:
-        """Leases, for each (task, again, fresh), so many of its ready-again and never-claimed instances."""
+        """Leases, for each (task, again, fresh), up to so many of its ready-again instances (those that are to
+        avoid this node are left out) and so many of its never-claimed ones."""
 
     def leased_by_poll(self, node: NodeView, *, poll_seq: int) -> list[Claimed]:
         """What the poll with this number has leased already in the node's epoch and is still LEASED."""
@@ -153,15 +168,37 @@ class WorkRecords(Protocol):
         """Instances whose back-off is over."""
 
     def next_due(self) -> datetime | None:
-        """When the next back-off ends."""
+        """When the next back-off, or the next avoidance of a node, ends."""
 
-    def make_ready(self, instances: Sequence[tuple[TaskKey, int]]) -> set[ClusterKey]:
-        """RETRY_WAIT -> READY; returns the clusters that have work now."""
+    def make_ready(
+        self, instances: Sequence[tuple[TaskKey, int]], *, avoid_until: datetime
+    ) -> set[ClusterKey]:
+        """RETRY_WAIT -> READY; returns the clusters that have work now. Until `avoid_until` those with a node
+        to avoid go to another READY node of the cluster, if there is one."""
+
+    def end_avoidance(self, *, now: datetime) -> set[ClusterKey]:
+        """Instances that waited long enough for another node may go to any; returns their clusters."""
+
+    def shift_due(self, by: timedelta) -> None:
+        """The wall clock was moved by so much: back-offs and drains must last as long as before."""
+
+    def bring_due_forward(self, *, latest: datetime) -> None:
+        """No back-off ends after `latest`; for a start after which the wall clock may be another."""
+
+    def nodes_taken_down(self, ref: AttemptRef, *, last: int) -> int:
+        """Different nodes among those of the instance's `last` attempts that were LOST with their node or
+        keeper, this attempt counted as one of them."""
 
     def held_attempts(self, node_key: NodeKey) -> list[HeldAttempt]:
         """All live attempts of a node."""
 
     def stopping_attempts(self, node_key: NodeKey) -> list[AttemptRef]: ...
+
+    def detached_attempts(self, node_key: NodeKey) -> list[DetachedAttempt]:
+        """All live attempts of a silent node with their disconnect policies."""
+
+    def unheard_attempts(self, node_key: NodeKey, *, since: datetime, limit: int) -> list[AttemptRef]:
+        """Attempts that are LEASED since before `since` and that their node has told nothing of."""
 
     def adopt_attempts(self, node: NodeView, *, epoch: int) -> None:
         """Live attempts of the node go on in its new epoch, not detached any more."""
@@ -295,6 +332,26 @@ class NodeRecords(Protocol):
 
     def set_node_state(self, node_key: NodeKey, state: NodeState, *, now: datetime) -> None: ...
 
+    def find_node(self, node_id: NodeId, *, tenant: TenantId) -> NodeView | None:
+        """By its id or, when only one has it, its name; not one that is DELETED."""
+
+    def set_node_wish(
+        self, node_key: NodeKey, wish: NodeState | None, *, reason: str, drain_by: datetime | None
+    ) -> None:
+        """See NodeView.wish."""
+
+    def note_prepare_failures(self, node_key: NodeKey, jobs: frozenset[JobKey]) -> None:
+        """See NodeView.prepare_failed_jobs."""
+
+    def end_session(self, node: NodeView) -> None:
+        """Its agent has to open the next one, and obeys the verdicts on what it has."""
+
+    def bump_heard(self, nodes: Collection[NodeKey]) -> None:
+        """These nodes were heard by this coordinator since its last bump."""
+
+    def heard_counts(self) -> dict[NodeKey, int]:
+        """Of all nodes that have, or had not long ago, a session."""
+
     def note_seen(self, seen: Mapping[NodeKey, datetime]) -> None:
         """For display only; no decision uses it."""
 
@@ -310,7 +367,25 @@ class NodeRecords(Protocol):
     def revoke_node_credentials(self, node_key: NodeKey) -> None: ...
 
 
-class Transaction(WorkRecords, JobRecords, NodeRecords, Protocol):
+class RoleRecords(Protocol):
+    """Who of several coordinators does the periodic duties (decision D13)."""
+
+    def role(self, name: str) -> RoleSight | None:
+        """As stored; None = never taken."""
+
+    def take_role(self, name: str, holder: str, *, seen: RoleSight | None) -> Role | None:
+        """Takes it in a new term, if it is still as `seen`; None = somebody else was faster."""
+
+    def renew_role(self, role: Role) -> bool:
+        """Its beat grows; False when it is not ours any more."""
+
+    def check_role(self, role: Role) -> None:
+        """Raises RoleLost unless it is held in this very term, until this transaction ends (invariant I22)."""
+
+
+class Transaction(
+    WorkRecords, JobRecords, NodeRecords, RoleRecords, RestoreRecords, RetentionRecords, Protocol
+):
     """Everything a verb may do, and whom to tell when it is committed."""
 
     wakes: Wakes

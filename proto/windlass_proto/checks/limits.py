@@ -20,6 +20,8 @@ class SpecLimits:
     """Largest, and with a minus smallest."""
     timeout_min: timedelta = timedelta(seconds=1)
     timeout_max: timedelta = timedelta(days=365)
+    run_for_max: timedelta = timedelta(days=30)
+    """After the node's lease has expired."""
     slots: int = 4096
     cpu: float = 4096
     memory_bytes: int = 1 << 50

@@ -8,7 +8,7 @@ from windlass_proto.checks.limits import SpecLimits
 from windlass_proto.checks.mappings import check_mappings, check_object_url
 from windlass_proto.checks.words import Findings, check_between, check_name, check_text, check_together, show
 from windlass_proto.model.resources import Resources
-from windlass_proto.model.specs import Argv, Command, ShellLine, TaskSpec
+from windlass_proto.model.specs import Argv, Command, DisconnectPolicy, ShellLine, TaskSpec
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".zip")
 RESERVED_ENV_PREFIX = "WINDLASS_"
@@ -22,8 +22,11 @@ def check_task(findings: Findings, path: str, task: TaskSpec, *, limits: SpecLim
     check_between(findings, f"{path}.retries", task.max_retries, low=0, high=limits.retries)
     check_name(findings, f"{path}.cluster", task.cluster, longest=limits.name_length)
     _check_command(findings, path, task.command, limits=limits)
-    if task.timeout is not None:
-        _check_timeout(findings, f"{path}.timeout", task.timeout, limits=limits)
+    for name in ("timeout", "package_timeout", "mount_timeout", "upload_timeout"):
+        timeout: timedelta | None = getattr(task, name)
+        if timeout is not None:
+            _check_timeout(findings, f"{path}.{name}", timeout, limits=limits)
+    _check_run_for(findings, f"{path}.run_for", task, limits=limits)
     _check_resources(findings, f"{path}.resources", task.resources, limits=limits)
     _check_env(findings, f"{path}.env", task.env, limits=limits)
     if task.package:
@@ -60,6 +63,18 @@ def _check_timeout(findings: Findings, path: str, timeout: timedelta, *, limits:
         findings.add(path, f"must be >= {low.total_seconds():g} s (is {timeout.total_seconds():g} s)")
     elif timeout > high:
         findings.add(path, f"must be <= {high.days} days (is {timeout})")
+
+
+def _check_run_for(findings: Findings, path: str, task: TaskSpec, *, limits: SpecLimits) -> None:
+    run_for, high = task.run_for, limits.run_for_max
+    if run_for is None:
+        return
+    if task.disconnect is DisconnectPolicy.FAST_REPLACE and run_for:
+        findings.add(path, "must not be given with fast_replace, which ends the command at once")
+    elif run_for < timedelta(0):
+        findings.add(path, f"must be >= 0 s (is {run_for.total_seconds():g} s)")
+    elif run_for > high:
+        findings.add(path, f"must be <= {high.days} days (is {run_for})")
 
 
 def _check_resources(findings: Findings, path: str, needs: Resources, *, limits: SpecLimits) -> None:

@@ -78,6 +78,7 @@ def timing_to_wire(timing: model.Timing) -> wire.Timing:
         heartbeat_interval=duration_to_wire(timing.heartbeat_interval),
         lease=duration_to_wire(timing.lease),
         poll_wait=duration_to_wire(timing.poll_wait),
+        kill_grace=duration_to_wire(timing.kill_grace),
     )
 
 
@@ -86,6 +87,7 @@ def timing_from_wire(message: wire.Timing) -> model.Timing:
         heartbeat_interval=duration_from_wire(message.heartbeat_interval),
         lease=duration_from_wire(message.lease),
         poll_wait=duration_from_wire(message.poll_wait),
+        kill_grace=duration_from_wire(message.kill_grace),
     )
 
 
@@ -172,8 +174,8 @@ def _event_to_wire(event: events.AttemptEvent) -> wire.AttemptEvent:
             message.finalize_failed.CopyFrom(wire.FinalizeFailed(reason=reason))
         case events.StoppedEarly():
             message.stopped.SetInParent()
-        case events.LostOnNode(kind=kind, reason=reason):
-            message.lost.CopyFrom(wire.Lost(kind=kind, reason=reason))
+        case events.LostOnNode(kind=kind, reason=reason, stdout_end=out, stderr_end=err):
+            message.lost.CopyFrom(wire.Lost(kind=kind, reason=reason, stdout_end=out, stderr_end=err))
     return message
 
 
@@ -195,7 +197,13 @@ def _happening_from_wire(message: wire.AttemptEvent) -> events.Happening:
         case "stopped":
             return _STOPPED_EARLY
         case "lost":
-            return events.LostOnNode(kind=_failure(message.lost.kind), reason=message.lost.reason)
+            lost = message.lost
+            return events.LostOnNode(
+                kind=_failure(lost.kind),
+                reason=lost.reason,
+                stdout_end=lost.stdout_end,
+                stderr_end=lost.stderr_end,
+            )
     raise InvalidRequest(
         f"event {message.seq} of instance {message.index} tells nothing that is known here; "
         "the agent may be a newer version"

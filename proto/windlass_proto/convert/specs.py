@@ -4,12 +4,20 @@ What a message leaves out gets the model's default. Wrong values pass unchanged,
 each of them; a command that is not given becomes an empty argument list for the same reason.
 """
 
+from datetime import timedelta
+from typing import Literal
+
+from google.protobuf.duration_pb2 import Duration
+
+from windlass_proto.convert import enums
 from windlass_proto.convert.times import duration_from_wire, duration_to_wire
 from windlass_proto.model.ids import DEFAULT_CLUSTER, ClusterName, TaskName
 from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import (
     Argv,
     Command,
+    DisconnectPolicy,
+    FullSpool,
     InputMapping,
     JobSpec,
     OutputMapping,
@@ -50,7 +58,7 @@ def _task_to_wire(task: TaskSpec) -> wire.TaskSpec:
         instances=task.instances,
         package=task.package,
         env=task.env,
-        timeout=None if task.timeout is None else duration_to_wire(task.timeout),
+        timeout=_limit_to_wire(task.timeout),
         max_retries=task.max_retries,
         resources=wire.Resources(cpu=needs.cpu, memory_bytes=needs.memory_bytes, slots=needs.slots),
         cluster=task.cluster,
@@ -58,6 +66,12 @@ def _task_to_wire(task: TaskSpec) -> wire.TaskSpec:
         stderr=task.stderr,
         inputs=[wire.InputMapping(source=i.source, destination=i.destination) for i in task.inputs],
         outputs=[wire.OutputMapping(source=o.source, destination=o.destination) for o in task.outputs],
+        disconnect=enums.DISCONNECT_POLICY.to_wire(task.disconnect),
+        run_for=_limit_to_wire(task.run_for),
+        package_timeout=_limit_to_wire(task.package_timeout),
+        mount_timeout=_limit_to_wire(task.mount_timeout),
+        upload_timeout=_limit_to_wire(task.upload_timeout),
+        on_full_spool=enums.FULL_SPOOL.to_wire(task.on_full_spool),
     )
 
 
@@ -69,7 +83,7 @@ def _task_from_wire(message: wire.TaskSpec) -> TaskSpec:
         instances=message.instances if message.HasField("instances") else 1,
         package=message.package,
         env=dict(message.env),
-        timeout=duration_from_wire(message.timeout) if message.HasField("timeout") else None,
+        timeout=_limit_from_wire(message, "timeout"),
         max_retries=message.max_retries,
         resources=_resources_from_wire(message.resources),
         cluster=ClusterName(message.cluster or DEFAULT_CLUSTER),
@@ -77,7 +91,30 @@ def _task_from_wire(message: wire.TaskSpec) -> TaskSpec:
         stderr=message.stderr,
         inputs=tuple(InputMapping(source=i.source, destination=i.destination) for i in message.inputs),
         outputs=tuple(OutputMapping(source=o.source, destination=o.destination) for o in message.outputs),
+        disconnect=(
+            enums.DISCONNECT_POLICY.from_wire(message.disconnect)
+            if message.disconnect
+            else DisconnectPolicy.KEEP_GOING
+        ),
+        run_for=_limit_from_wire(message, "run_for"),
+        package_timeout=_limit_from_wire(message, "package_timeout"),
+        mount_timeout=_limit_from_wire(message, "mount_timeout"),
+        upload_timeout=_limit_from_wire(message, "upload_timeout"),
+        on_full_spool=(
+            enums.FULL_SPOOL.from_wire(message.on_full_spool) if message.on_full_spool else FullSpool.DROP
+        ),
     )
+
+
+_Limit = Literal["timeout", "run_for", "package_timeout", "mount_timeout", "upload_timeout"]
+
+
+def _limit_to_wire(limit: timedelta | None) -> Duration | None:
+    return None if limit is None else duration_to_wire(limit)
+
+
+def _limit_from_wire(message: wire.TaskSpec, name: _Limit) -> timedelta | None:
+    return duration_from_wire(getattr(message, name)) if message.HasField(name) else None
 
 
 def _command_to_wire(command: Command) -> wire.Command:

@@ -220,6 +220,7 @@ def node_status_to_wire(node: model.NodeStatus) -> clusters_pb2.NodeStatus:
         joined_at=timestamp_to_wire(node.joined_at),
         last_seen_at=_time_to_wire(node.last_seen_at),
         containment=node.containment,
+        reason=node.reason,
     )
 
 
@@ -237,6 +238,7 @@ def node_status_from_wire(message: clusters_pb2.NodeStatus) -> model.NodeStatus:
         joined_at=timestamp_from_wire(message.joined_at),
         last_seen_at=timestamp_from_wire(message.last_seen_at) if message.HasField("last_seen_at") else None,
         containment=message.containment,
+        reason=message.reason,
     )
 
 

@@ -27,6 +27,8 @@ class Timing:
     """Counted from the moment the agent sent the heartbeat that was acknowledged last."""
     poll_wait: timedelta
     """Longest time a poll is parked."""
+    kill_grace: timedelta
+    """Longest time from SIGTERM to SIGKILL for a command that ends because the lease has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,6 +76,9 @@ class LostOnNode:
 
     kind: FailureKind
     reason: str
+    stdout_end: int = 0
+    """Bytes that the node has of what the command wrote; they may still be sent."""
+    stderr_end: int = 0
 
 
 Happening = (

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any
 
 from windlass_proto.model.ids import DEFAULT_CLUSTER, ClusterName, TaskName
@@ -30,6 +31,39 @@ class ShellLine:
 
 
 Command = Argv | ShellLine
+
+
+class DisconnectPolicy(StrEnum):
+    """What happens to a running instance whose node and the coordinator do not hear each other
+    (protocol.md, section 6)."""
+
+    KEEP_GOING = "keep_going"
+    """The command goes on; after a while another node starts the instance too."""
+    NO_OVERLAP = "no_overlap"
+    """The command is ended before any other node may start the instance."""
+    FAST_REPLACE = "fast_replace"
+    """The command is ended at once, so that another node may start the instance soon."""
+
+    @property
+    def run_for(self) -> timedelta:
+        """How long the command goes on after its node's lease has expired, unless the task says."""
+        return _RUN_FOR[self]
+
+
+_RUN_FOR = {
+    DisconnectPolicy.KEEP_GOING: timedelta(hours=24),
+    DisconnectPolicy.NO_OVERLAP: timedelta(minutes=30),
+    DisconnectPolicy.FAST_REPLACE: timedelta(0),
+}
+
+
+class FullSpool(StrEnum):
+    """What happens to output when the node has no more room for it."""
+
+    DROP = "drop"
+    """It is dropped, counted and shown as a gap."""
+    BLOCK = "block"
+    """The command waits until there is room again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +109,21 @@ class TaskSpec:
     """Object URL of the directory that gets `stderr.<job>.<task>.<index>`; "" = none."""
     inputs: tuple[InputMapping, ...] = ()
     outputs: tuple[OutputMapping, ...] = ()
+    disconnect: DisconnectPolicy = DisconnectPolicy.KEEP_GOING
+    run_for: timedelta | None = None
+    """How long the command goes on after its node's lease has expired; None = the policy's own."""
+    package_timeout: timedelta | None = None
+    """For fetching and unpacking the package; None = the node's own."""
+    mount_timeout: timedelta | None = None
+    """For all inputs; None = the node's own."""
+    upload_timeout: timedelta | None = None
+    """For all outputs; None = the node's own."""
+    on_full_spool: FullSpool = FullSpool.DROP
+
+    @property
+    def outlives_lease_for(self) -> timedelta:
+        """`run_for`, or the policy's own."""
+        return self.disconnect.run_for if self.run_for is None else self.run_for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +139,18 @@ class JobSpec:
     """Whether the first instance that fails for good ends the job."""
 
 
+_DURATIONS = frozenset({"timeout", "run_for", "package_timeout", "mount_timeout", "upload_timeout"})
+_WORDS: Mapping[str, type[StrEnum]] = {"disconnect": DisconnectPolicy, "on_full_spool": FullSpool}
+
+
 def task_to_json(task: TaskSpec) -> bytes:
     """Canonical: keys sorted, no white space, defaults left out; equal specifications give equal bytes."""
     document = _without_defaults(task)
     document["command"] = (
         {"argv": list(task.command.args)} if isinstance(task.command, Argv) else {"shell": task.command.line}
     )
-    if task.timeout is not None:
-        document["timeout"] = task.timeout / timedelta(microseconds=1)
+    for name in _DURATIONS & document.keys():
+        document[name] /= timedelta(microseconds=1)
     for name in ("resources", "inputs", "outputs"):
         if name in document:
             value = getattr(task, name)
@@ -115,8 +168,11 @@ def task_from_json(data: bytes) -> TaskSpec:
     document["command"] = (
         Argv(args=tuple(command["argv"])) if "argv" in command else ShellLine(line=command["shell"])
     )
-    if "timeout" in document:
-        document["timeout"] = timedelta(microseconds=document["timeout"])
+    for name in _DURATIONS & document.keys():
+        document[name] = timedelta(microseconds=document[name])
+    for name, words in _WORDS.items():
+        if name in document:
+            document[name] = words(document[name])
     if "resources" in document:
         document["resources"] = Resources(**document["resources"])
     document["after"] = tuple(document.get("after", ()))

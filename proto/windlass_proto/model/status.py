@@ -130,6 +130,8 @@ class NodeStatus:
     joined_at: datetime
     last_seen_at: datetime | None
     containment: str
+    reason: str = ""
+    """Why it takes no work; "" when it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

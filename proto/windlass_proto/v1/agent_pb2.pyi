@@ -163,14 +163,16 @@ class OpenSessionReply(_message.Message):
     def __init__(self, node_epoch: _Optional[int] = ..., nonce: _Optional[str] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[VerdictItem, _Mapping]]] = ...) -> None: ...
 
 class Timing(_message.Message):
-    __slots__ = ("heartbeat_interval", "lease", "poll_wait")
+    __slots__ = ("heartbeat_interval", "lease", "poll_wait", "kill_grace")
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     POLL_WAIT_FIELD_NUMBER: _ClassVar[int]
+    KILL_GRACE_FIELD_NUMBER: _ClassVar[int]
     heartbeat_interval: _duration_pb2.Duration
     lease: _duration_pb2.Duration
     poll_wait: _duration_pb2.Duration
-    def __init__(self, heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., poll_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    kill_grace: _duration_pb2.Duration
+    def __init__(self, heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., poll_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., kill_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class PollRequest(_message.Message):
     __slots__ = ("session", "poll_seq", "want", "wait")
@@ -321,12 +323,16 @@ class StoppedEarly(_message.Message):
     def __init__(self) -> None: ...
 
 class Lost(_message.Message):
-    __slots__ = ("kind", "reason")
+    __slots__ = ("kind", "reason", "stdout_end", "stderr_end")
     KIND_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    STDOUT_END_FIELD_NUMBER: _ClassVar[int]
+    STDERR_END_FIELD_NUMBER: _ClassVar[int]
     kind: str
     reason: str
-    def __init__(self, kind: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+    stdout_end: int
+    stderr_end: int
+    def __init__(self, kind: _Optional[str] = ..., reason: _Optional[str] = ..., stdout_end: _Optional[int] = ..., stderr_end: _Optional[int] = ...) -> None: ...
 
 class ReportReply(_message.Message):
     __slots__ = ("verdicts", "forget")
@@ -337,40 +343,46 @@ class ReportReply(_message.Message):
     def __init__(self, verdicts: _Optional[_Iterable[_Union[EventVerdict, str]]] = ..., forget: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("session", "hb_seq", "ended", "pressure")
+    __slots__ = ("session", "hb_seq", "ended", "pressure", "missing")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     HB_SEQ_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     PRESSURE_FIELD_NUMBER: _ClassVar[int]
+    MISSING_FIELD_NUMBER: _ClassVar[int]
     session: SessionRef
     hb_seq: int
     ended: _containers.RepeatedCompositeFieldContainer[AttemptRef]
     pressure: Pressure
-    def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ..., hb_seq: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., pressure: _Optional[_Union[Pressure, _Mapping]] = ...) -> None: ...
+    missing: _containers.RepeatedCompositeFieldContainer[AttemptRef]
+    def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ..., hb_seq: _Optional[int] = ..., ended: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., pressure: _Optional[_Union[Pressure, _Mapping]] = ..., missing: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ...) -> None: ...
 
 class Pressure(_message.Message):
-    __slots__ = ("load1", "memory_available_bytes", "disk_free_bytes", "running")
+    __slots__ = ("load1", "memory_available_bytes", "disk_free_bytes", "running", "stuck_slots", "takes_no_work")
     LOAD1_FIELD_NUMBER: _ClassVar[int]
     MEMORY_AVAILABLE_BYTES_FIELD_NUMBER: _ClassVar[int]
     DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
     RUNNING_FIELD_NUMBER: _ClassVar[int]
+    STUCK_SLOTS_FIELD_NUMBER: _ClassVar[int]
+    TAKES_NO_WORK_FIELD_NUMBER: _ClassVar[int]
     load1: float
     memory_available_bytes: int
     disk_free_bytes: int
     running: int
-    def __init__(self, load1: _Optional[float] = ..., memory_available_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., running: _Optional[int] = ...) -> None: ...
+    stuck_slots: int
+    takes_no_work: str
+    def __init__(self, load1: _Optional[float] = ..., memory_available_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., running: _Optional[int] = ..., stuck_slots: _Optional[int] = ..., takes_no_work: _Optional[str] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("timing", "stops", "kills", "forgets")
+    __slots__ = ("timing", "stops", "forgets", "audit")
     TIMING_FIELD_NUMBER: _ClassVar[int]
     STOPS_FIELD_NUMBER: _ClassVar[int]
-    KILLS_FIELD_NUMBER: _ClassVar[int]
     FORGETS_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
     timing: Timing
     stops: _containers.RepeatedCompositeFieldContainer[AttemptRef]
-    kills: _containers.RepeatedCompositeFieldContainer[AttemptRef]
     forgets: _containers.RepeatedCompositeFieldContainer[AttemptRef]
-    def __init__(self, timing: _Optional[_Union[Timing, _Mapping]] = ..., stops: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., kills: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., forgets: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ...) -> None: ...
+    audit: _containers.RepeatedCompositeFieldContainer[AttemptRef]
+    def __init__(self, timing: _Optional[_Union[Timing, _Mapping]] = ..., stops: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., forgets: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., audit: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ...) -> None: ...
 
 class AppendLogRequest(_message.Message):
     __slots__ = ("session", "ref", "stream", "offset", "data", "crc32", "gap_bytes", "gap_reason")
@@ -393,16 +405,18 @@ class AppendLogRequest(_message.Message):
     def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ..., ref: _Optional[_Union[AttemptRef, _Mapping]] = ..., stream: _Optional[_Union[_jobs_pb2.LogStream, str]] = ..., offset: _Optional[int] = ..., data: _Optional[bytes] = ..., crc32: _Optional[int] = ..., gap_bytes: _Optional[int] = ..., gap_reason: _Optional[str] = ...) -> None: ...
 
 class AppendLogReply(_message.Message):
-    __slots__ = ("ref", "stream", "durable_end", "revoked")
+    __slots__ = ("ref", "stream", "durable_end", "revoked", "quota")
     REF_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     DURABLE_END_FIELD_NUMBER: _ClassVar[int]
     REVOKED_FIELD_NUMBER: _ClassVar[int]
+    QUOTA_FIELD_NUMBER: _ClassVar[int]
     ref: AttemptRef
     stream: _jobs_pb2.LogStream
     durable_end: int
     revoked: bool
-    def __init__(self, ref: _Optional[_Union[AttemptRef, _Mapping]] = ..., stream: _Optional[_Union[_jobs_pb2.LogStream, str]] = ..., durable_end: _Optional[int] = ..., revoked: _Optional[bool] = ...) -> None: ...
+    quota: bool
+    def __init__(self, ref: _Optional[_Union[AttemptRef, _Mapping]] = ..., stream: _Optional[_Union[_jobs_pb2.LogStream, str]] = ..., durable_end: _Optional[int] = ..., revoked: _Optional[bool] = ..., quota: _Optional[bool] = ...) -> None: ...
 
 class ReleaseRequest(_message.Message):
     __slots__ = ("session", "refs")
@@ -419,10 +433,12 @@ class ReleaseReply(_message.Message):
     def __init__(self, released: _Optional[_Iterable[bool]] = ...) -> None: ...
 
 class LeaveRequest(_message.Message):
-    __slots__ = ("session",)
+    __slots__ = ("session", "reason")
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     session: SessionRef
-    def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ...) -> None: ...
+    reason: str
+    def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class LeaveReply(_message.Message):
     __slots__ = ()

@@ -247,6 +247,16 @@ class NodeServiceStub:
                 request_serializer=windlass__proto_dot_v1_dot_clusters__pb2.GetNodeRequest.SerializeToString,
                 response_deserializer=windlass__proto_dot_v1_dot_clusters__pb2.NodeStatus.FromString,
                 _registered_method=True)
+        self.DrainNode = channel.unary_unary(
+                '/windlass.v1.NodeService/DrainNode',
+                request_serializer=windlass__proto_dot_v1_dot_clusters__pb2.DrainNodeRequest.SerializeToString,
+                response_deserializer=windlass__proto_dot_v1_dot_clusters__pb2.NodeStatus.FromString,
+                _registered_method=True)
+        self.ResumeNode = channel.unary_unary(
+                '/windlass.v1.NodeService/ResumeNode',
+                request_serializer=windlass__proto_dot_v1_dot_clusters__pb2.ResumeNodeRequest.SerializeToString,
+                response_deserializer=windlass__proto_dot_v1_dot_clusters__pb2.NodeStatus.FromString,
+                _registered_method=True)
 
 
 class NodeServiceServicer:
@@ -264,6 +274,20 @@ class NodeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DrainNode(self, request, context):
+        """No new work for the node; DRAINED when nothing runs on it any more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeNode(self, request, context):
+        """A draining, drained or quarantined node takes work again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_NodeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -275,6 +299,16 @@ def add_NodeServiceServicer_to_server(servicer, server):
             'GetNode': grpc.unary_unary_rpc_method_handler(
                     servicer.GetNode,
                     request_deserializer=windlass__proto_dot_v1_dot_clusters__pb2.GetNodeRequest.FromString,
+                    response_serializer=windlass__proto_dot_v1_dot_clusters__pb2.NodeStatus.SerializeToString,
+            ),
+            'DrainNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainNode,
+                    request_deserializer=windlass__proto_dot_v1_dot_clusters__pb2.DrainNodeRequest.FromString,
+                    response_serializer=windlass__proto_dot_v1_dot_clusters__pb2.NodeStatus.SerializeToString,
+            ),
+            'ResumeNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeNode,
+                    request_deserializer=windlass__proto_dot_v1_dot_clusters__pb2.ResumeNodeRequest.FromString,
                     response_serializer=windlass__proto_dot_v1_dot_clusters__pb2.NodeStatus.SerializeToString,
             ),
     }
@@ -331,6 +365,60 @@ class NodeService:
             target,
             '/windlass.v1.NodeService/GetNode',
             windlass__proto_dot_v1_dot_clusters__pb2.GetNodeRequest.SerializeToString,
+            windlass__proto_dot_v1_dot_clusters__pb2.NodeStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/windlass.v1.NodeService/DrainNode',
+            windlass__proto_dot_v1_dot_clusters__pb2.DrainNodeRequest.SerializeToString,
+            windlass__proto_dot_v1_dot_clusters__pb2.NodeStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/windlass.v1.NodeService/ResumeNode',
+            windlass__proto_dot_v1_dot_clusters__pb2.ResumeNodeRequest.SerializeToString,
             windlass__proto_dot_v1_dot_clusters__pb2.NodeStatus.FromString,
             options,
             channel_credentials,

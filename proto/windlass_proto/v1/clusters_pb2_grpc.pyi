@@ -88,12 +88,20 @@ class NodeServiceStub:
     def __new__(cls, channel: _aio.Channel) -> NodeServiceAsyncStub: ...
     ListNodes: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.ListNodesRequest, _clusters_pb2.ListNodesReply]
     GetNode: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.GetNodeRequest, _clusters_pb2.NodeStatus]
+    DrainNode: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.DrainNodeRequest, _clusters_pb2.NodeStatus]
+    """No new work for the node; DRAINED when nothing runs on it any more."""
+    ResumeNode: _grpc.UnaryUnaryMultiCallable[_clusters_pb2.ResumeNodeRequest, _clusters_pb2.NodeStatus]
+    """A draining, drained or quarantined node takes work again."""
 
 @_typing.type_check_only
 class NodeServiceAsyncStub(NodeServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListNodes: _aio.UnaryUnaryMultiCallable[_clusters_pb2.ListNodesRequest, _clusters_pb2.ListNodesReply]  # type: ignore[assignment]
     GetNode: _aio.UnaryUnaryMultiCallable[_clusters_pb2.GetNodeRequest, _clusters_pb2.NodeStatus]  # type: ignore[assignment]
+    DrainNode: _aio.UnaryUnaryMultiCallable[_clusters_pb2.DrainNodeRequest, _clusters_pb2.NodeStatus]  # type: ignore[assignment]
+    """No new work for the node; DRAINED when nothing runs on it any more."""
+    ResumeNode: _aio.UnaryUnaryMultiCallable[_clusters_pb2.ResumeNodeRequest, _clusters_pb2.NodeStatus]  # type: ignore[assignment]
+    """A draining, drained or quarantined node takes work again."""
 
 class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -109,5 +117,21 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _clusters_pb2.GetNodeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_clusters_pb2.NodeStatus, _abc.Awaitable[_clusters_pb2.NodeStatus]]: ...
+
+    @_abc_1.abstractmethod
+    def DrainNode(
+        self,
+        request: _clusters_pb2.DrainNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_clusters_pb2.NodeStatus, _abc.Awaitable[_clusters_pb2.NodeStatus]]:
+        """No new work for the node; DRAINED when nothing runs on it any more."""
+
+    @_abc_1.abstractmethod
+    def ResumeNode(
+        self,
+        request: _clusters_pb2.ResumeNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_clusters_pb2.NodeStatus, _abc.Awaitable[_clusters_pb2.NodeStatus]]:
+        """A draining, drained or quarantined node takes work again."""
 
 def add_NodeServiceServicer_to_server(servicer: NodeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -2,12 +2,33 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class DisconnectPolicy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DISCONNECT_POLICY_UNSPECIFIED: _ClassVar[DisconnectPolicy]
+    DISCONNECT_POLICY_KEEP_GOING: _ClassVar[DisconnectPolicy]
+    DISCONNECT_POLICY_NO_OVERLAP: _ClassVar[DisconnectPolicy]
+    DISCONNECT_POLICY_FAST_REPLACE: _ClassVar[DisconnectPolicy]
+
+class FullSpool(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FULL_SPOOL_UNSPECIFIED: _ClassVar[FullSpool]
+    FULL_SPOOL_DROP: _ClassVar[FullSpool]
+    FULL_SPOOL_BLOCK: _ClassVar[FullSpool]
+DISCONNECT_POLICY_UNSPECIFIED: DisconnectPolicy
+DISCONNECT_POLICY_KEEP_GOING: DisconnectPolicy
+DISCONNECT_POLICY_NO_OVERLAP: DisconnectPolicy
+DISCONNECT_POLICY_FAST_REPLACE: DisconnectPolicy
+FULL_SPOOL_UNSPECIFIED: FullSpool
+FULL_SPOOL_DROP: FullSpool
+FULL_SPOOL_BLOCK: FullSpool
 
 class JobSpec(_message.Message):
     __slots__ = ("name", "description", "priority", "fail_on_instance_failure", "tasks")
@@ -24,7 +45,7 @@ class JobSpec(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., priority: _Optional[int] = ..., fail_on_instance_failure: _Optional[bool] = ..., tasks: _Optional[_Iterable[_Union[TaskSpec, _Mapping]]] = ...) -> None: ...
 
 class TaskSpec(_message.Message):
-    __slots__ = ("name", "after", "command", "instances", "package", "env", "timeout", "max_retries", "resources", "cluster", "stdout", "stderr", "inputs", "outputs")
+    __slots__ = ("name", "after", "command", "instances", "package", "env", "timeout", "max_retries", "resources", "cluster", "stdout", "stderr", "inputs", "outputs", "disconnect", "run_for", "package_timeout", "mount_timeout", "upload_timeout", "on_full_spool")
     class EnvEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +67,12 @@ class TaskSpec(_message.Message):
     STDERR_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    DISCONNECT_FIELD_NUMBER: _ClassVar[int]
+    RUN_FOR_FIELD_NUMBER: _ClassVar[int]
+    PACKAGE_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    MOUNT_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    UPLOAD_TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    ON_FULL_SPOOL_FIELD_NUMBER: _ClassVar[int]
     name: str
     after: _containers.RepeatedScalarFieldContainer[str]
     command: Command
@@ -60,7 +87,13 @@ class TaskSpec(_message.Message):
     stderr: str
     inputs: _containers.RepeatedCompositeFieldContainer[InputMapping]
     outputs: _containers.RepeatedCompositeFieldContainer[OutputMapping]
-    def __init__(self, name: _Optional[str] = ..., after: _Optional[_Iterable[str]] = ..., command: _Optional[_Union[Command, _Mapping]] = ..., instances: _Optional[int] = ..., package: _Optional[str] = ..., env: _Optional[_Mapping[str, str]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_retries: _Optional[int] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., cluster: _Optional[str] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[InputMapping, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[OutputMapping, _Mapping]]] = ...) -> None: ...
+    disconnect: DisconnectPolicy
+    run_for: _duration_pb2.Duration
+    package_timeout: _duration_pb2.Duration
+    mount_timeout: _duration_pb2.Duration
+    upload_timeout: _duration_pb2.Duration
+    on_full_spool: FullSpool
+    def __init__(self, name: _Optional[str] = ..., after: _Optional[_Iterable[str]] = ..., command: _Optional[_Union[Command, _Mapping]] = ..., instances: _Optional[int] = ..., package: _Optional[str] = ..., env: _Optional[_Mapping[str, str]] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_retries: _Optional[int] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., cluster: _Optional[str] = ..., stdout: _Optional[str] = ..., stderr: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[InputMapping, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[OutputMapping, _Mapping]]] = ..., disconnect: _Optional[_Union[DisconnectPolicy, str]] = ..., run_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., package_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., mount_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., upload_timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., on_full_spool: _Optional[_Union[FullSpool, str]] = ...) -> None: ...
 
 class Command(_message.Message):
     __slots__ = ("argv", "shell")

@@ -8,11 +8,15 @@ from windlass_coordinator.core.leases import (
     LeasePolicy,
     heartbeat_interval,
     lease_ttl,
+    replace_due,
     restart_grace,
     tolerance,
 )
+from windlass_coordinator.core.records import DetachedAttempt, HeldAttempt
 from windlass_coordinator.engine.fleet import Fleet, Silence
-from windlass_proto.model.ids import NodeKey
+from windlass_proto.model.ids import Fence, NodeKey, TaskKey
+from windlass_proto.model.specs import DisconnectPolicy
+from windlass_proto.model.states import AttemptState
 
 POLICY = LeasePolicy()
 NODE = NodeKey(1)
@@ -53,6 +57,12 @@ class Clock:
         return self.now_s
 
 
+def detached(disconnect: DisconnectPolicy, outlives: timedelta) -> DetachedAttempt:
+    held = HeldAttempt(task_key=TaskKey(1), index=0, attempt=1, fence=Fence(1), state=AttemptState.RUNNING)
+    return DetachedAttempt(held=held, disconnect=disconnect, outlives_lease_for=outlives)
+
+
+KEEPS_GOING = detached(DisconnectPolicy.KEEP_GOING, timedelta(hours=24))
 NOTHING = Silence(expired=(), replace=(), forget=())
 
 
@@ -76,7 +86,9 @@ def test_each_bound_of_a_silence_is_told_once() -> None:
     fleet.hear(NODE)
 
     clock.now_s += 301
-    assert fleet.look() == Silence(expired=(NODE,), replace=(NODE,), forget=())
+    assert fleet.look() == Silence(expired=(NODE,), replace=(), forget=())
+    fleet.watch(NODE, [KEEPS_GOING])
+    assert fleet.look() == Silence(expired=(), replace=((NODE, timedelta(seconds=301)),), forget=())
     assert fleet.look() == NOTHING
     clock.now_s += 24 * 3600
     assert fleet.look() == Silence(expired=(), replace=(), forget=(NODE,))
@@ -104,24 +116,84 @@ def test_a_restarted_coordinator_counts_silence_from_its_own_start() -> None:
     assert fleet.look() == NOTHING
     clock.now_s += 2
     assert fleet.look() == Silence(expired=(NODE,), replace=(), forget=())
-    clock.now_s += 170
-    assert fleet.look() == Silence(expired=(), replace=(NODE,), forget=())
+    fleet.watch(NODE, [KEEPS_GOING])
+    clock.now_s += 168
+    assert fleet.look() == NOTHING
+    clock.now_s += 1
+    assert fleet.look() == Silence(expired=(), replace=((NODE, timedelta(seconds=300)),), forget=())
 
 
 def test_a_silence_that_could_not_be_stored_is_told_again() -> None:
     fleet, clock = a_fleet()
     fleet.hear(NODE)
     clock.now_s += 301
-    silence = fleet.look()
+    expired = fleet.look()
+    fleet.tell_again(expired)
+    assert fleet.look() == expired == Silence(expired=(NODE,), replace=(), forget=())
 
-    fleet.tell_again(silence)
+    fleet.watch(NODE, [KEEPS_GOING])
+    due = fleet.look()
+    fleet.tell_again(due)
+    assert fleet.look() == due == Silence(expired=(), replace=((NODE, timedelta(seconds=301)),), forget=())
 
-    assert fleet.look() == silence == Silence(expired=(NODE,), replace=(NODE,), forget=())
     clock.now_s += 24 * 3600
     forgotten = fleet.look()
+    assert forgotten == Silence(expired=(), replace=(), forget=(NODE,))
     fleet.tell_again(forgotten)
-    clock.now_s += 25 * 3600
-    assert fleet.look() == Silence(expired=(NODE,), replace=(NODE,), forget=(NODE,))
+    clock.now_s += 131
+    assert fleet.look() == Silence(expired=(NODE,), replace=(), forget=())
+
+
+def test_attempts_of_one_node_are_replaced_each_by_its_own_policy() -> None:
+    fleet, clock = a_fleet()
+    fleet.hear(NODE)
+    hasty = detached(DisconnectPolicy.FAST_REPLACE, timedelta(0))
+    careful = detached(DisconnectPolicy.NO_OVERLAP, timedelta(minutes=30))
+    clock.now_s += 18
+    fleet.look()
+    fleet.watch(NODE, [KEEPS_GOING, hasty, careful])
+
+    def due_after(seconds: float) -> list[bool]:
+        """What is told to be due when the silence has lasted so long: hasty, keeps going, careful."""
+        clock.now_s = 1_000 + seconds
+        told = fleet.look().replace
+        return (
+            [fleet.is_due(NODE, one, silence=told[0][1]) for one in (hasty, KEEPS_GOING, careful)]
+            if told
+            else []
+        )
+
+    # Lease 15 s and its tolerance 2 s, kill grace 30 s and its tolerance 2 s.
+    assert due_after(48.9) == []
+    assert due_after(49.1) == [True, False, False]
+    assert due_after(299) == []
+    assert due_after(300.1) == [True, True, False]
+    # 30 min and 30 s, and 2 % of that.
+    assert due_after(17 + 1830 + 36.5) == []
+    assert due_after(17 + 1830 + 36.7) == [True, True, True]
+
+
+def test_no_overlap_replaces_only_when_the_node_has_ended_the_command_by_its_own_clock() -> None:
+    lease = lease_ttl(POLICY, interval=POLICY.shortest_interval)
+    run_for = timedelta(minutes=10)
+    replaced_at = replace_due(
+        POLICY, lease=lease, disconnect=DisconnectPolicy.NO_OVERLAP, outlives_lease_for=run_for
+    )
+    # The agent counts from sending, the coordinator from receiving; its clock may be 1 % slow.
+    ended_at_the_latest = 1.01 * (lease + run_for + POLICY.kill_grace)
+    assert ended_at_the_latest < replaced_at
+
+
+def test_a_stall_of_the_coordinator_itself_is_nobodys_silence() -> None:
+    fleet, clock = a_fleet()
+    fleet.hear(NODE)
+    clock.now_s += 1_000
+
+    fleet.pardon(timedelta(seconds=990))
+
+    assert fleet.look() == NOTHING
+    clock.now_s += 7.5
+    assert fleet.look() == Silence(expired=(NODE,), replace=(), forget=())
 
 
 def test_a_node_that_left_is_never_missed() -> None:

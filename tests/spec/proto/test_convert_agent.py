@@ -154,6 +154,7 @@ def test_a_session_and_its_timing_arrive_as_they_were_sent() -> None:
         heartbeat_interval=timedelta(seconds=5),
         lease=timedelta(seconds=15, microseconds=1),
         poll_wait=timedelta(milliseconds=1500),
+        kill_grace=timedelta(seconds=30),
     )
     assert convert.session_ref_from_wire(convert.session_ref_to_wire(session)) == session
     assert convert.timing_from_wire(convert.timing_to_wire(timing)) == timing

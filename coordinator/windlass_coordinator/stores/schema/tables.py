@@ -81,6 +81,13 @@ nodes = Table(
     _text("agent_version", ""),
     _text("os", ""),
     _text("containment", ""),
+    # What its operator or its failures made of it ('' = nothing); the state it takes when it has a session.
+    _text("wish", ""),
+    _text("reason", ""),
+    Column("drain_by", BigInteger),
+    _text("prepare_failed_jobs", ""),
+    # Counts signs of life, in batches; how long it has stood still is judged by whoever watches it.
+    _number("heard"),
     _number("joined_at"),
     Column("last_seen_at", BigInteger),
 )
@@ -183,6 +190,7 @@ instances = Table(
     _number("user_failures"),
     _number("infra_failures"),
     Column("due_at", BigInteger),
+    Column("avoid_node", BigInteger),
     sqlite_with_rowid=False,
 )
 Index(
@@ -197,7 +205,26 @@ ready_again = Table(
     metadata,
     Column("task_key", BigInteger, primary_key=True, autoincrement=False),
     Column("idx", BigInteger, primary_key=True, autoincrement=False),
+    # Another node is to have it, until then.
+    Column("avoid_node", BigInteger),
+    Column("avoid_until", BigInteger),
     sqlite_with_rowid=False,
+)
+Index(
+    "ready_again_avoided",
+    ready_again.c.avoid_until,
+    sqlite_where=text("avoid_until IS NOT NULL"),
+    postgresql_where=text("avoid_until IS NOT NULL"),
+)
+
+# One coordinator of several does the periodic duties: it holds the role in this term as long as its beat grows.
+roles = Table(
+    "roles",
+    metadata,
+    Column("role", Text, primary_key=True),
+    _text("holder"),
+    _number("term"),
+    _number("beat"),
 )
 
 attempts = Table(

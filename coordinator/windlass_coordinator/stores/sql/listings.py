@@ -276,6 +276,7 @@ def _node_status(row: Any) -> NodeStatus:
         joined_at=from_us(row.joined_at),
         last_seen_at=from_us_or_none(row.last_seen_at),
         containment=row.containment,
+        reason=row.reason,
     )
 
 

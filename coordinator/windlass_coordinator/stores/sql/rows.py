@@ -14,7 +14,8 @@ from windlass_coordinator.core.records import (
     NodeView,
     TaskView,
 )
-from windlass_coordinator.stores.base import NewJob
+from windlass_coordinator.stores.base import AttemptEnd, NewJob
+from windlass_coordinator.stores.sql.times import from_us_or_none
 from windlass_proto.model.events import Exited
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef, NodeId, TaskKey, TaskName
@@ -99,6 +100,12 @@ def exit_fields(what: Exited | None) -> tuple[int | None, ...]:
     )
 
 
+def end_fields(end: AttemptEnd) -> tuple[int | None, ...]:
+    if end.log_ends is None:
+        return exit_fields(end.exit)
+    return (*_NO_EXIT[:-2], *end.log_ends)
+
+
 def count_by_task(instances: Sequence[tuple[TaskKey, int]]) -> dict[TaskKey, int]:
     counts: dict[TaskKey, int] = {}
     for task_key, _ in instances:
@@ -158,6 +165,10 @@ def node_view_of(row: Any) -> NodeView:
         nonce=row[10],
         last_nonce=row[11],
         capacity=NodeCapacity(cpu=row[12], memory_bytes=row[13], slots=row[14]),
+        wish=NodeState(row[15]) if row[15] else None,
+        reason=row[16],
+        drain_by=from_us_or_none(row[17]),
+        prepare_failed_jobs=frozenset(JobKey(int(key)) for key in row[18].split()),
     )
 
 

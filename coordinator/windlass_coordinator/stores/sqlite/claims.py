@@ -82,16 +82,19 @@ class SqliteClaims:
     ) -> list[Claimed]:
         at = to_us(now)
         stamp = (node.node_key, node.epoch, poll_seq)
-        self._db.executemany(_TAKE, [(task.task_key, fresh, again, at) for task, again, fresh in taken])
         first_fence = fence_floor(self._incarnation) + 1
         self._lease_fresh([(task, fresh) for task, _, fresh in taken if fresh], first_fence, (*stamp, at))
-        claimed = []
+        claimed, takes = [], []
         for task, again, fresh in taken:
             index, attempt, fence = self._lease_again(task.task_key, again, (*stamp, at))
+            takes.append((task.task_key, fresh, len(index), at))
+            if not index and not fresh:
+                continue
             index.extend(range(task.next_index, task.next_index + fresh))
             attempt.extend([1] * fresh)
             fence.extend([first_fence] * fresh)
             claimed.append(Claimed(task=task, index=tuple(index), attempt=tuple(attempt), fence=tuple(fence)))
+        self._db.executemany(_TAKE, [take for take in takes if take[1] or take[2]])
         return claimed
 
     def _lease_fresh(
@@ -115,7 +118,9 @@ class SqliteClaims:
         if not count:
             return [], [], []
         rows = self._db.execute(
-            "SELECT idx FROM ready_again WHERE task_key = ? ORDER BY idx LIMIT ?", (task_key, count)
+            "SELECT idx FROM ready_again WHERE task_key = ? AND (avoid_node IS NULL OR avoid_node <> ?) "
+            "ORDER BY idx LIMIT ?",
+            (task_key, stamp[0], count),
         ).fetchall()
         index = [row[0] for row in rows]
         self._db.executemany(

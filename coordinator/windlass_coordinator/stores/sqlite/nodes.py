@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from windlass_coordinator.core.records import ClusterKey, NodeView
+from windlass_coordinator.core.records import ClusterKey, JobKey, NodeView
 from windlass_coordinator.stores.base import Credential
 from windlass_coordinator.stores.sql.rows import node_view_of
 from windlass_coordinator.stores.sql.times import from_us_or_none, to_us
@@ -14,8 +14,9 @@ from windlass_proto.model.status import NodeFacts
 
 _NODE = """
 SELECT n.node_key, n.node_id, n.name, n.tenant, c.name, n.cluster_key, n.state, n.state_id,
-       n.boot_id, n.epoch, n.nonce, n.last_nonce, n.cpu, n.memory_bytes, n.slots
-FROM nodes n JOIN clusters c ON c.cluster_key = n.cluster_key WHERE n.node_key = ?"""
+       n.boot_id, n.epoch, n.nonce, n.last_nonce, n.cpu, n.memory_bytes, n.slots, n.wish, n.reason,
+       n.drain_by, n.prepare_failed_jobs
+FROM nodes n JOIN clusters c ON c.cluster_key = n.cluster_key """
 
 
 class SqliteNodes:
@@ -86,8 +87,49 @@ class SqliteNodes:
         return NodeKey(row[0])
 
     def node_view(self, node_key: NodeKey) -> NodeView | None:
-        row = self._db.execute(_NODE, (node_key,)).fetchone()
+        row = self._db.execute(_NODE + "WHERE n.node_key = ?", (node_key,)).fetchone()
         return None if row is None else node_view_of(row)
+
+    def find_node(self, node_id: NodeId, *, tenant: TenantId) -> NodeView | None:
+        rows = self._db.execute(
+            _NODE + "WHERE n.tenant = ?1 AND n.state <> 'DELETED' AND (n.node_id = ?2 OR "
+            "(n.name = ?2 AND n.state <> 'GONE')) ORDER BY n.node_id <> ?2 LIMIT 2",
+            (tenant, node_id),
+        ).fetchall()
+        views = [node_view_of(row) for row in rows]
+        is_clear = len(views) == 1 or (bool(views) and views[0].node_id == node_id)
+        return views[0] if is_clear else None
+
+    def set_node_wish(
+        self, node_key: NodeKey, wish: NodeState | None, *, reason: str, drain_by: datetime | None
+    ) -> None:
+        self._db.execute(
+            "UPDATE nodes SET wish = ?, reason = ?, drain_by = ? WHERE node_key = ?",
+            (wish or "", reason, None if drain_by is None else to_us(drain_by), node_key),
+        )
+
+    def note_prepare_failures(self, node_key: NodeKey, jobs: frozenset[JobKey]) -> None:
+        self._db.execute(
+            "UPDATE nodes SET prepare_failed_jobs = ? WHERE node_key = ?",
+            (" ".join(map(str, sorted(jobs))), node_key),
+        )
+
+    def end_session(self, node: NodeView) -> None:
+        self._db.execute(
+            "UPDATE nodes SET epoch = ?, last_nonce = nonce WHERE node_key = ?",
+            (node.epoch + 1, node.node_key),
+        )
+
+    def bump_heard(self, nodes: Collection[NodeKey]) -> None:
+        self._db.executemany(
+            "UPDATE nodes SET heard = heard + 1 WHERE node_key = ?", [(key,) for key in nodes]
+        )
+
+    def heard_counts(self) -> dict[NodeKey, int]:
+        rows = self._db.execute(
+            "SELECT node_key, heard FROM nodes WHERE state NOT IN ('JOINING', 'GONE', 'DELETED')"
+        )
+        return {NodeKey(row[0]): row[1] for row in rows}
 
     def open_session(
         self,

@@ -3,13 +3,14 @@
 import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from windlass_coordinator.core.fences import fence_floor
 from windlass_coordinator.core.records import (
     AttemptView,
     ClusterKey,
+    DetachedAttempt,
     HeldAttempt,
     LogFacts,
     NodeView,
@@ -22,9 +23,11 @@ from windlass_coordinator.stores.sql.rows import (
     attempt_key,
     attempt_view,
     count_by_task,
+    end_fields,
     exit_fields,
     task_view,
 )
+from windlass_coordinator.stores.sql.detached import detached_from_rows
 from windlass_coordinator.stores.sql.times import from_us_or_none, to_us
 from windlass_proto.model.events import Exited
 from windlass_proto.model.ids import AttemptRef, Fence, JobId, NodeKey, TaskKey, TenantId
@@ -57,6 +60,16 @@ UPDATE tasks SET active = active + ?2, ready_again = ready_again + ?3, retry_wai
   has_work = (?8 IN ('READY', 'RUNNING') AND (next_index < instance_count OR ready_again + ?3 > 0)),
   ended_at = ?9
 WHERE task_key = ?1"""
+
+
+# A node is avoided only where there is another one.
+_READY_AGAIN = """
+INSERT INTO ready_again (task_key, idx, avoid_node, avoid_until)
+SELECT i.task_key, i.idx, n.node_key, CASE WHEN n.node_key IS NOT NULL THEN ?3 END
+FROM instances i LEFT JOIN nodes n ON n.node_key = i.avoid_node AND EXISTS (
+  SELECT 1 FROM nodes o
+  WHERE o.cluster_key = n.cluster_key AND o.state = 'READY' AND o.node_key <> n.node_key)
+WHERE i.task_key = ?1 AND i.idx = ?2"""
 
 
 class SqliteReports:
@@ -120,7 +133,7 @@ class SqliteReports:
                     None if end.exit is None else at - end.exit.ran_for_us,
                     end.failure,
                     end.reason or None,
-                    *exit_fields(end.exit),
+                    *end_fields(end),
                     *attempt_key(end.ref),
                 )
                 for end in ends
@@ -147,7 +160,10 @@ class SqliteReports:
         self._db.executemany(
             """UPDATE instances SET state = ?, user_failures = coalesce(?, user_failures),
                  infra_failures = coalesce(?, infra_failures), due_at = ?,
-                 fence = CASE WHEN ? THEN max(fence, ?) + 1 ELSE fence END
+                 fence = CASE WHEN ? THEN max(fence, ?) + 1 ELSE fence END,
+                 avoid_node = CASE WHEN ? THEN (SELECT a.node_key FROM attempts a
+                   WHERE a.task_key = instances.task_key AND a.idx = instances.idx
+                     AND a.attempt = instances.attempt) END
                WHERE task_key = ? AND idx = ?""",
             [
                 (
@@ -157,6 +173,7 @@ class SqliteReports:
                     None if c.due_at is None else to_us(c.due_at),
                     c.raise_fence,
                     floor,
+                    c.avoid_node,
                     c.task_key,
                     c.index,
                 )
@@ -207,14 +224,57 @@ class SqliteReports:
         return [(TaskKey(row[0]), row[1]) for row in rows]
 
     def next_due(self) -> datetime | None:
-        row = self._db.execute("SELECT min(due_at) FROM instances WHERE due_at IS NOT NULL").fetchone()
+        row = self._db.execute(
+            """SELECT min(at) FROM (
+                 SELECT min(due_at) AS at FROM instances WHERE due_at IS NOT NULL
+                 UNION ALL SELECT min(avoid_until) FROM ready_again WHERE avoid_until IS NOT NULL)"""
+        ).fetchone()
         return from_us_or_none(row[0])
 
-    def make_ready(self, instances: Sequence[tuple[TaskKey, int]]) -> set[ClusterKey]:
-        self._db.executemany(
-            "UPDATE instances SET state = 'READY', due_at = NULL WHERE task_key = ? AND idx = ?", instances
+    def end_avoidance(self, *, now: datetime) -> set[ClusterKey]:
+        rows = self._db.execute(
+            "UPDATE ready_again SET avoid_node = NULL, avoid_until = NULL "
+            "WHERE avoid_until IS NOT NULL AND avoid_until <= ? RETURNING task_key",
+            (to_us(now),),
+        ).fetchall()
+        return {
+            ClusterKey(cluster)
+            for key in {row[0] for row in rows}
+            for (cluster,) in self._db.execute("SELECT cluster_key FROM tasks WHERE task_key = ?", (key,))
+        }
+
+    def shift_due(self, by: timedelta) -> None:
+        us = by // timedelta(microseconds=1)
+        for table, column in (("instances", "due_at"), ("ready_again", "avoid_until"), ("nodes", "drain_by")):
+            self._db.execute(f"UPDATE {table} SET {column} = {column} + ? WHERE {column} IS NOT NULL", (us,))
+
+    def bring_due_forward(self, *, latest: datetime) -> None:
+        at = to_us(latest)
+        self._db.execute("UPDATE instances SET due_at = ? WHERE due_at IS NOT NULL AND due_at > ?", (at, at))
+        self._db.execute(
+            "UPDATE ready_again SET avoid_until = ? WHERE avoid_until IS NOT NULL AND avoid_until > ?",
+            (at, at),
         )
-        self._db.executemany("INSERT INTO ready_again (task_key, idx) VALUES (?, ?)", instances)
+
+    def nodes_taken_down(self, ref: AttemptRef, *, last: int) -> int:
+        row = self._db.execute(
+            """SELECT count(DISTINCT node_key) FROM (
+                 SELECT node_key FROM attempts WHERE task_key = ? AND idx = ?
+                   AND (attempt = ? OR (state = 'LOST' AND failure IN ('INFRA_NODE_LOST', 'INFRA_KEEPER_LOST')))
+                 ORDER BY attempt DESC LIMIT ?)""",
+            (ref.task_key, ref.index, ref.attempt, last),
+        ).fetchone()
+        return int(row[0])
+
+    def make_ready(
+        self, instances: Sequence[tuple[TaskKey, int]], *, avoid_until: datetime
+    ) -> set[ClusterKey]:
+        self._db.executemany(_READY_AGAIN, [(key, index, to_us(avoid_until)) for key, index in instances])
+        self._db.executemany(
+            "UPDATE instances SET state = 'READY', due_at = NULL, avoid_node = NULL "
+            "WHERE task_key = ? AND idx = ?",
+            instances,
+        )
         clusters = set()
         for key, count in count_by_task(instances).items():
             row = self._db.execute(
@@ -248,6 +308,25 @@ class SqliteReports:
             "SELECT task_key, idx, attempt, fence FROM attempts "
             "INDEXED BY attempts_stopping WHERE node_key = ? AND state = 'STOPPING'",
             (node_key,),
+        )
+        return [
+            AttemptRef(task_key=TaskKey(row[0]), index=row[1], attempt=row[2], fence=Fence(row[3]))
+            for row in rows
+        ]
+
+    def detached_attempts(self, node_key: NodeKey) -> list[DetachedAttempt]:
+        rows = self._db.execute(
+            "SELECT a.task_key, a.idx, a.attempt, a.fence, a.state, t.spec FROM attempts a "
+            "JOIN tasks t ON t.task_key = a.task_key WHERE a.node_key = ? AND a.ended_at IS NULL",
+            (node_key,),
+        ).fetchall()
+        return detached_from_rows(rows)
+
+    def unheard_attempts(self, node_key: NodeKey, *, since: datetime, limit: int) -> list[AttemptRef]:
+        rows = self._db.execute(
+            "SELECT task_key, idx, attempt, fence FROM attempts "
+            "WHERE node_key = ? AND ended_at IS NULL AND state = 'LEASED' AND leased_at < ? LIMIT ?",
+            (node_key, to_us(since), limit),
         )
         return [
             AttemptRef(task_key=TaskKey(row[0]), index=row[1], attempt=row[2], fence=Fence(row[3]))
@@ -298,7 +377,8 @@ class SqliteReports:
             """SELECT j.job_id, a.ended_at IS NOT NULL, a.stdout_end, a.stderr_end
                FROM attempts a JOIN tasks t ON t.task_key = a.task_key JOIN jobs j ON j.job_key = t.job_key
                WHERE a.task_key = ? AND a.idx = ? AND a.attempt = ? AND a.fence = ?
-                 AND a.state NOT IN ('LOST', 'RELEASED') AND j.deleted_at IS NULL""",
+                 AND a.state <> 'RELEASED' AND (a.state <> 'LOST' OR a.stdout_end IS NOT NULL)
+                 AND j.deleted_at IS NULL""",
             attempt_key(ref),
         ).fetchone()
         if row is None:
@@ -318,7 +398,8 @@ class SqliteReports:
             """SELECT j.job_id FROM attempts a JOIN tasks t ON t.task_key = a.task_key
                JOIN jobs j ON j.job_key = t.job_key
                WHERE a.task_key = ? AND a.idx = ? AND a.attempt = ? AND a.fence = ? AND a.node_key = ?
-                 AND a.state NOT IN ('LOST', 'RELEASED') AND j.deleted_at IS NULL""",
+                 AND a.state <> 'RELEASED' AND (a.state <> 'LOST' OR a.stdout_end IS NOT NULL)
+                 AND j.deleted_at IS NULL""",
             (*attempt_key(ref), node_key),
         ).fetchone()
         return None if row is None else JobId(row[0])

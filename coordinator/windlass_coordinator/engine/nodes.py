@@ -1,0 +1,139 @@
+"""Nodes as their operators and their own failures steer them: drain, resume, quarantine; and the audit."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from windlass_coordinator.core.node_lifecycle import Revocation, decide_missing
+from windlass_coordinator.core.records import Fact, JobKey, NodeView
+from windlass_coordinator.engine.revoke import ref_of, revoke
+from windlass_coordinator.engine.settle import Rules
+from windlass_coordinator.stores.base import Transaction
+from windlass_proto.errors import Conflict, NotFound
+from windlass_proto.model.facts import FactKind
+from windlass_proto.model.failures import FailureKind
+from windlass_proto.model.ids import AttemptRef, NodeId, NodeKey, TenantId
+from windlass_proto.model.states import AttemptState, NodeState
+
+# One heartbeat's reply must stay small; what is left is asked for with the next one.
+_AUDIT_MOST = 200
+
+_HAS_SESSION = (NodeState.READY, NodeState.DRAINING, NodeState.DRAINED, NodeState.QUARANTINED)
+
+
+def drain(
+    tx: Transaction, tenant: TenantId, node_id: NodeId, *, within: timedelta | None, now: datetime
+) -> NodeId:
+    """No new work for the node. What still runs after `within` is given to others (None = never). Raises
+    NotFound, and Conflict for a node that is gone."""
+    node = find_node(tx, tenant, node_id)
+    if node.state is NodeState.GONE:
+        raise Conflict(f"node {node.node_id} is gone: there is nothing to drain")
+    tx.set_node_wish(
+        node.node_key,
+        NodeState.DRAINING,
+        reason="drained by its operator",
+        drain_by=None if within is None else now + within,
+    )
+    if node.state in _HAS_SESSION:
+        tx.set_node_state(node.node_key, NodeState.DRAINING, now=now)
+    _record(tx, FactKind.NODE_DRAINING, node, now=now)
+    settle_drain(tx, node.node_key, now=now)
+    return node.node_id
+
+
+def resume(tx: Transaction, tenant: TenantId, node_id: NodeId, *, now: datetime) -> NodeId:
+    """A draining, drained or quarantined node takes work again; for any other nothing changes."""
+    node = find_node(tx, tenant, node_id)
+    if node.wish is None:
+        return node.node_id
+    tx.set_node_wish(node.node_key, None, reason="", drain_by=None)
+    tx.note_prepare_failures(node.node_key, frozenset())
+    if node.state in _HAS_SESSION:
+        tx.set_node_state(node.node_key, NodeState.READY, now=now)
+        tx.wakes.nodes.add(node.node_key)
+    _record(tx, FactKind.NODE_RESUMED, node, now=now)
+    return node.node_id
+
+
+def settle_drain(tx: Transaction, node_key: NodeKey, *, now: datetime) -> bool:
+    """A draining node on which nothing runs any more is DRAINED; True when it is."""
+    node = tx.node_view(node_key)
+    if node is None or node.state is not NodeState.DRAINING or tx.held_attempts(node_key):
+        return False
+    tx.set_node_state(node_key, NodeState.DRAINED, now=now)
+    _record(tx, FactKind.NODE_DRAINED, node, now=now)
+    return True
+
+
+def end_drain(tx: Transaction, node_key: NodeKey, *, rules: Rules, now: datetime) -> None:
+    """The time that a draining node was given is over: what it still has is given to others."""
+    node = tx.node_view(node_key)
+    if node is None or node.state is not NodeState.DRAINING:
+        return
+    if node.drain_by is None or node.drain_by > now:
+        return
+    held = tx.held_attempts(node_key)
+    revoke(
+        tx,
+        [(h, _drained if h.state is not AttemptState.LEASED else decide_missing(h)) for h in held],
+        rules=rules,
+        now=now,
+    )
+    # It must end what it has, and hears that from the verdicts of its next session.
+    tx.end_session(node)
+    settle_drain(tx, node_key, now=now)
+
+
+_drained = Revocation(
+    state=AttemptState.LOST,
+    failure=FailureKind.PREEMPTED,
+    reason="its node was drained, and its time was over",
+)
+
+
+def note_prepare_failures(
+    tx: Transaction, node: NodeView, jobs: frozenset[JobKey], *, started: bool, rules: Rules, now: datetime
+) -> None:
+    """A node that fails to prepare attempts of one job after the other is to blame itself: quarantine."""
+    failed = jobs if started else node.prepare_failed_jobs | jobs
+    if failed == node.prepare_failed_jobs:
+        return
+    tx.note_prepare_failures(node.node_key, failed)
+    if len(failed) < rules.retry.quarantine_jobs or node.wish is not None:
+        return
+    reason = f"could not prepare attempts of {len(failed)} jobs in a row"
+    tx.set_node_wish(node.node_key, NodeState.QUARANTINED, reason=reason, drain_by=None)
+    tx.set_node_state(node.node_key, NodeState.QUARANTINED, now=now)
+    _record(tx, FactKind.NODE_QUARANTINED, node, reason=reason, now=now)
+
+
+def attempts_to_audit(
+    tx: Transaction, node: NodeView, *, accept_deadline: timedelta, now: datetime
+) -> list[AttemptRef]:
+    """What the node was given long ago and has told nothing of: it is asked whether it has it."""
+    return tx.unheard_attempts(node.node_key, since=now - accept_deadline, limit=_AUDIT_MOST)
+
+
+def settle_missing(
+    tx: Transaction, node: NodeView, missing: Sequence[AttemptRef], *, rules: Rules, now: datetime
+) -> None:
+    """The node says that it does not have these: they go on elsewhere."""
+    if not missing:
+        return
+    held = {ref_of(attempt): attempt for attempt in tx.held_attempts(node.node_key)}
+    gone = [held[ref] for ref in dict.fromkeys(missing) if ref in held]
+    revoke(tx, [(attempt, decide_missing(attempt)) for attempt in gone], rules=rules, now=now)
+
+
+def find_node(tx: Transaction, tenant: TenantId, node_id: NodeId) -> NodeView:
+    """By id or by a name that only one has; raises NotFound, with the same words for somebody else's."""
+    node = tx.find_node(node_id, tenant=tenant)
+    if node is None:
+        raise NotFound(f"there is no node {node_id}, or more than one has this name: give its id")
+    return node
+
+
+def _record(tx: Transaction, kind: FactKind, node: NodeView, *, now: datetime, reason: str = "") -> None:
+    payload: dict[str, object] = {"reason": reason} if reason else {}
+    fact = Fact(kind=kind, tenant=node.tenant, node_key=node.node_key, payload=payload)
+    tx.add_facts([fact], now=now)
