@@ -231,7 +231,7 @@ async def _duties(
         remover.remove(wakes)
 
     store.listen(follow=parts.parked.follow, after_commit=after_commit)
-    silence = SilenceWatch(store, parts.fleet, parts.rules)
+    silence = SilenceWatch(store, parts.fleet, parts.rules, before_look=parts.vitals.stalls.look)
     drains = DrainWatch(store, parts.rules)
     clock = ClockWatch(store, parts.rules.retry, monotonic=time.monotonic)
     duties = {

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from windlass_coordinator.core.disk_space import DiskPolicy
 from windlass_coordinator.core.leases import LeasePolicy
+from windlass_coordinator.core.overload import OverloadLimits
 from windlass_coordinator.core.retention import RetentionPolicy
 from windlass_coordinator.core.retry import RetryPolicy
 from windlass_coordinator.settings_tree import HostPort, InvalidSettings, Origin, nested, overlay, paths
@@ -56,6 +58,8 @@ class Settings:
     lease: LeasePolicy = field(default_factory=LeasePolicy)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     limits: SpecLimits = field(default_factory=SpecLimits)
+    overload: OverloadLimits = field(default_factory=OverloadLimits)
+    disk: DiskPolicy = field(default_factory=DiskPolicy)
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
 
     @property

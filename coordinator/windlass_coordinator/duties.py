@@ -78,10 +78,14 @@ class RetryTimer:
 class SilenceWatch:
     """Tells the store of nodes that are silent for too long, and when the others were heard."""
 
-    def __init__(self, store: Store, fleet: Fleet, rules: Rules) -> None:
+    def __init__(
+        self, store: Store, fleet: Fleet, rules: Rules, *, before_look: Callable[[], None] = lambda: None
+    ) -> None:
+        """`before_look` pardons the nodes for a time in which this process stood still."""
         self._store = store
         self._fleet = fleet
         self._rules = rules
+        self._before_look = before_look
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -98,6 +102,7 @@ class SilenceWatch:
                     await self._store.run(partial(_note_seen, seen=seen))
 
     async def _look(self) -> None:
+        self._before_look()
         silence = self._fleet.look()
         try:
             await self._act_on(silence)

@@ -8,8 +8,8 @@ class DiskPolicy:
     """What of the disk is kept for the end of work."""
 
     reserve_bytes: int = 16 << 20
-    """Put aside in a file beside the database, given up when the disk is full: what a few ten thousand results
-    need, four times the database's log."""
+    """Put aside in a file beside the database, given up when the disk is full: room for some ten thousand
+    results, four times the database's log."""
     spare_bytes: int = 8 << 20
     """With less than this free, new work is refused and logs wait."""
 

@@ -8,7 +8,7 @@ class OverloadLimits:
     """The bounds of one coordinator; what is beyond them is refused at once, with the name of the bound."""
 
     store_queue: int = 8192
-    """Calls that wait for the database; log appends may use a quarter, lists a half, submits three quarters."""
+    """Calls that wait for the database; logs may use a quarter, lists a half, submits three quarters."""
     sessions: int = 256
     """OpenSession and Join that are served at once."""
     sessions_per_s: int = 500

@@ -1,14 +1,14 @@
-"""What stands around every call: who is calling, may they, and what errors become.
+"""What stands around every call: who is calling, may they, is it too much, and what errors become.
 
-One interceptor does all three, because each layer costs every call. A wrapped handler is made once per method
-and kept; per call there remain one look-up of the token and the setting of a context variable.
+One interceptor does all of it, because each layer costs every call. A wrapped handler is made once per method
+and kept; per call there remain one look-up of the token, a bound to be kept and two context variables.
 """
 
 import asyncio
 import inspect
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,8 +24,12 @@ from windlass_coordinator.auth.identity import (
     Unauthenticated,
     UserIdentity,
 )
+from windlass_coordinator.core.overload import OverloadLimits
+from windlass_coordinator.rpc.connections import Peers, peer_of
+from windlass_coordinator.rpc.overload import Gate, Overload
 from windlass_coordinator.rpc.status import wire_error
-from windlass_proto.errors import Denied, Unavailable, WindlassError
+from windlass_coordinator.stores.lanes import Lane, current_lane
+from windlass_proto.errors import Denied, NoRoom, Unavailable, WindlassError
 
 # The handlers of all methods pass through here: their message types are not known, nor needed.
 Handler = Any
@@ -56,8 +60,19 @@ def current_node() -> AgentIdentity:
 class CallGuard(grpc.aio.ServerInterceptor):
     """The interceptor of the coordinator's gRPC server."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        *,
+        overload: Overload | None = None,
+        peers: Peers | None = None,
+        why_no_room: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """`why_no_room` says why nothing may be made that stays, in one sentence."""
         self._authenticator = authenticator
+        self._overload = overload or Overload(OverloadLimits())
+        self._peers = peers or Peers(OverloadLimits())
+        self._why_no_room = why_no_room
         self._guarded: dict[str, Handler] = {}
         self._streams: set[asyncio.Task[Any]] = set()
         self._is_going_down = False
@@ -99,12 +114,17 @@ class CallGuard(grpc.aio.ServerInterceptor):
 
     def _one(self, method: str, serve: Handler) -> Handler:
         access = METHODS.get(method)
+        lane, gates = self._overload.way(method)
 
         async def guarded(request: Any, context: Context) -> Any:
             try:
-                await self._admit(access, context)
-                return await serve(request, context)
+                with _through(gates):
+                    await self._admit(access, lane, context)
+                    return await serve(request, context)
             except grpc.aio.AbortError:
+                raise
+            except asyncio.CancelledError:
+                self._peers.offend(peer_of(context.peer()))
                 raise
             except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
                 await _abort(context, method, error)
@@ -115,20 +135,24 @@ class CallGuard(grpc.aio.ServerInterceptor):
         if not inspect.isasyncgenfunction(serve):
             return self._one(method, serve)  # it writes its replies to the context
         access = METHODS.get(method)
+        lane, gates = self._overload.way(method)
 
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
             stream = asyncio.current_task()
             if stream is not None:
                 self._streams.add(stream)
             try:
-                await self._admit(access, context)
-                async with aclosing(serve(request, context)) as replies:
-                    async for reply in replies:
-                        yield reply
+                with _through(gates):
+                    await self._admit(access, lane, context)
+                    with self._following(lane):
+                        async with aclosing(serve(request, context)) as replies:
+                            async for reply in replies:
+                                yield reply
             except grpc.aio.AbortError:
                 raise
             except asyncio.CancelledError:
                 if not self._is_going_down or stream is None:
+                    self._peers.offend(peer_of(context.peer()))
                     raise  # the caller has gone
                 stream.uncancel()
                 await _abort(context, method, Unavailable("this coordinator is going down: call again"))
@@ -140,16 +164,47 @@ class CallGuard(grpc.aio.ServerInterceptor):
 
         return guarded
 
-    async def _admit(self, access: Access | None, context: Context) -> None:
+    def _following(self, lane: Lane) -> AbstractContextManager[None]:
+        """The share of the caller's tenant in the streams of users."""
+        return self._overload.following(current_caller().tenant) if lane is Lane.LOOK else nullcontext()
+
+    async def _admit(self, access: Access | None, lane: Lane, context: Context) -> None:
         """Finds out who calls and whether they may."""
+        current_lane.set(lane)
         if access is Access.OPEN:
+            self._check_room(lane, "the coordinator's disk is full: try again later")
             return
         if access is None:
             raise Denied("this method is not open to anybody")
-        identity = await self._authenticator.authenticate(_bearer_token(context))
+        peer = peer_of(context.peer())
+        try:
+            identity = await self._authenticator.authenticate(_bearer_token(context))
+        except Unauthenticated:
+            self._peers.offend(peer)
+            raise
+        self._peers.proven.add(peer)
         if not is_allowed(identity, access):
             raise Denied(f"this method is for {access.value} credentials only")
         _identity.set(identity)
+        self._check_room(lane)
+
+    def _check_room(self, lane: Lane, told_to_strangers: str = "") -> None:
+        if lane is Lane.CHANGE and (why := self._why_no_room()) is not None:
+            raise NoRoom(told_to_strangers or why)
+
+
+@contextmanager
+def _through(gates: tuple[Gate, ...]) -> Iterator[None]:
+    """One call more is being served. Raises Overloaded when that is too many."""
+    entered: list[Gate] = []
+    try:
+        for gate in gates:
+            gate.enter()
+            entered.append(gate)
+        yield
+    finally:
+        for gate in entered:
+            gate.leave()
 
 
 def _bearer_token(context: Context) -> str:

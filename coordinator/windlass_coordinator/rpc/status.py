@@ -1,8 +1,9 @@
 """How our errors look on the wire: the only module that knows gRPC status codes.
 
-Besides the code and one sentence, the trailing metadata carry `windlass-error-code` and, for a job with
-problems, `windlass-problems-bin`: a JSON list of [path, message]. Metadata beyond 8 KiB make the whole answer
-fail, so long lists are cut and say how many more there are.
+Besides the code and one sentence, the trailing metadata carry `windlass-error-code`, for a job with problems
+`windlass-problems-bin`: a JSON list of [path, message], and for a call that was one too many
+`grpc-retry-pushback-ms`: how long to wait. Metadata beyond 8 KiB make the whole answer fail, so long lists
+are cut and say how many more there are.
 """
 
 import json
@@ -11,10 +12,11 @@ from dataclasses import dataclass
 
 import grpc
 
-from windlass_proto.errors import InvalidJob, Problem, WindlassError
+from windlass_proto.errors import InvalidJob, Overloaded, Problem, WindlassError
 
 CODE_KEY = "windlass-error-code"
 PROBLEMS_KEY = "windlass-problems-bin"
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
 
 _MAX_DETAILS_BYTES = 1024
 _MAX_PROBLEMS_BYTES = 3072
@@ -26,6 +28,8 @@ _STATUS = {
     "CONFLICT": grpc.StatusCode.FAILED_PRECONDITION,
     "SESSION_LOST": grpc.StatusCode.FAILED_PRECONDITION,
     "UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
+    "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "NO_ROOM": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "DENIED": grpc.StatusCode.PERMISSION_DENIED,
     "UNAUTHENTICATED": grpc.StatusCode.UNAUTHENTICATED,
 }
@@ -48,6 +52,8 @@ def wire_error(error: WindlassError) -> WireError | None:
     trailers: tuple[tuple[str, str | bytes], ...] = ((CODE_KEY, error.code),)
     if isinstance(error, InvalidJob):
         trailers += ((PROBLEMS_KEY, _problems_json(error.problems)),)
+    if isinstance(error, Overloaded):
+        trailers += ((PUSHBACK_KEY, str(int(error.retry_after.total_seconds() * 1000))),)
     return WireError(status=status, details=_cut(str(error)), trailers=trailers)
 
 

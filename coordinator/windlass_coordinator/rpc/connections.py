@@ -1,0 +1,189 @@
+"""Who is connected: closes what only costs.
+
+The gRPC library tells nothing of its connections and cannot close one, so this looks at the process's own
+sockets and shuts them down itself; the library takes that for a peer that has gone. Closed are: connections
+over which no valid credential has come for a while, the oldest of them at once when there are too many, and
+those whose calls are mostly refused or given up (a flood of cancelled streams costs the sender nothing).
+"""
+
+import asyncio
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from urllib.parse import unquote
+
+import structlog
+
+from windlass_coordinator.core.overload import OverloadLimits
+
+STRANGER_TIME = timedelta(seconds=30)
+"""A connection without a valid credential is closed after it; a look later at the latest."""
+_LOOK_EVERY = timedelta(seconds=2)
+_BURST_S = 20.0
+_DESCRIPTORS = "/proc/self/fd"
+_log = structlog.get_logger()
+
+Address = tuple[str, int]
+"""Where a peer calls from."""
+
+
+class Peers:
+    """What the guard of all calls has seen of each connection; only the event loop's thread touches it."""
+
+    def __init__(self, limits: OverloadLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._offences_per_s = limits.offences_per_s
+        self._clock = clock
+        self.proven: set[str] = set()
+        """Has sent a valid credential."""
+        self.condemned: set[str] = set()
+        """Is to be closed."""
+        self._offences: dict[str, tuple[float, float]] = {}
+
+    def offend(self, peer: str) -> None:
+        """A call without a valid credential, or one that was given up before it was answered."""
+        now = self._clock()
+        seen_at_s, level = self._offences.get(peer, (now, 0.0))
+        level = max(0.0, level - (now - seen_at_s) * self._offences_per_s) + 1
+        self._offences[peer] = (now, level)
+        if level > self._offences_per_s * _BURST_S:
+            self.condemned.add(peer)
+
+    def keep_only(self, connected: set[str]) -> None:
+        """Forgets connections that are no more."""
+        self.proven &= connected
+        self.condemned &= connected
+        for peer in self._offences.keys() - connected:
+            del self._offences[peer]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Connection:
+    inode: int
+    peer: str
+    since_s: float
+
+
+class ConnectionWatch:
+    """Looks at the connections to one port of this process."""
+
+    def __init__(self, port: int, *, peers: Peers, limits: OverloadLimits) -> None:
+        self._port = port
+        self._peers = peers
+        self._most_strangers = limits.strangers
+        self._known: dict[int, _Connection | int] = {}
+        """By descriptor: a connection, or the inode of what is none of ours."""
+        self.count = 0
+        self.strangers = 0
+        self.closed = 0
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY.total_seconds())
+            connections = await asyncio.to_thread(self._connections)
+            unwanted = self._judge(connections)
+            for descriptor in unwanted:
+                self.closed += _shut_down(descriptor, self._known.get(descriptor))
+            if unwanted:
+                _log.warning("connections.closed", count=len(unwanted), strangers=self.strangers)
+
+    def _judge(self, connections: dict[int, _Connection]) -> list[int]:
+        """The descriptors of those to be closed."""
+        self._peers.keep_only({connection.peer for connection in connections.values()})
+        now = time.monotonic()
+        strangers = [
+            (connection.since_s, descriptor)
+            for descriptor, connection in connections.items()
+            if connection.peer not in self._peers.proven
+        ]
+        self.count, self.strangers = len(connections), len(strangers)
+        strangers.sort()
+        surplus = strangers[: max(0, len(strangers) - self._most_strangers)]
+        too_old = [one for one in strangers if now - one[0] > STRANGER_TIME.total_seconds()]
+        condemned = [
+            descriptor
+            for descriptor, connection in connections.items()
+            if connection.peer in self._peers.condemned
+        ]
+        return list({descriptor for _, descriptor in (*surplus, *too_old)} | set(condemned))
+
+    def _connections(self) -> dict[int, _Connection]:
+        """Runs in a worker thread, which alone touches what is known."""
+        seen: dict[int, _Connection | int] = {}
+        for descriptor in _own_sockets():
+            found = self._look_at(descriptor)
+            if found is not None:
+                seen[descriptor] = found
+        self._known = seen
+        return {descriptor: found for descriptor, found in seen.items() if isinstance(found, _Connection)}
+
+    def _look_at(self, descriptor: int) -> _Connection | int | None:
+        try:
+            inode = os.fstat(descriptor).st_ino
+            known = self._known.get(descriptor)
+            if known is not None and _inode_of(known) == inode:
+                return known
+            with _borrowed(descriptor) as ours:
+                if ours.getsockname()[1] != self._port:
+                    return inode
+                return _Connection(
+                    inode=inode, peer=peer_name(*ours.getpeername()[:2]), since_s=time.monotonic()
+                )
+        except (OSError, IndexError):  # closed meanwhile, a listener, or no internet socket
+            return None
+
+
+def peer_name(host: str, port: int) -> str:
+    """As the gRPC library names it to a handler, but for the escaping of brackets."""
+    if ":" not in host:
+        return f"ipv4:{host}:{port}"
+    if host.startswith("::ffff:") and "." in host:
+        return f"ipv4:{host.removeprefix('::ffff:')}:{port}"
+    return f"ipv6:[{host}]:{port}"
+
+
+def peer_of(name: str) -> str:
+    """The same from what the library says."""
+    return unquote(name) if "%" in name else name
+
+
+def _own_sockets() -> Iterator[int]:
+    for name in os.listdir(_DESCRIPTORS):
+        descriptor = int(name)
+        try:
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                yield descriptor
+        except OSError:
+            continue
+
+
+def _borrowed(descriptor: int) -> socket.socket:
+    """The same socket under a descriptor of our own, which nobody closes and reuses meanwhile."""
+    copy = os.dup(descriptor)
+    try:
+        return socket.socket(fileno=copy)
+    except OSError:
+        os.close(copy)
+        raise
+
+
+def _inode_of(known: _Connection | int) -> int:
+    return known.inode if isinstance(known, _Connection) else known
+
+
+def _shut_down(descriptor: int, known: _Connection | int | None) -> bool:
+    """Ends the connection if it still is the one that was judged."""
+    if not isinstance(known, _Connection):
+        return False
+    try:
+        with _borrowed(descriptor) as ours:
+            if peer_name(*ours.getpeername()[:2]) != known.peer:
+                return False
+            ours.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return False
+    return True
