@@ -47,7 +47,7 @@ class SlotBook:
         self._ahead_s = limits.ahead.total_seconds()
         self._slots = [_SlotUse() for _ in range(capacity.slots)]
         self._expected: dict[AttemptRef, float] = {}
-        self._cpu_used = 0.0
+        self._millicores_used = 0
         self._memory_used = 0
         self.free = capacity.slots
         """Slots with nothing to do."""
@@ -133,7 +133,7 @@ class SlotBook:
 
     def _fits(self, needs: Resources) -> bool:
         return (
-            self._cpu_used + needs.cpu <= self._capacity.cpu
+            self._millicores_used + _millicores(needs.cpu) <= _millicores(self._capacity.cpu)
             and self._memory_used + needs.memory_bytes <= self._capacity.memory_bytes
         )
 
@@ -159,7 +159,7 @@ class SlotBook:
         for helper in helpers:
             self._slots[helper].is_helper = True
         self.free -= 1 + len(helpers)
-        self._cpu_used += needs.cpu
+        self._millicores_used += _millicores(needs.cpu)
         self._memory_used += needs.memory_bytes
 
     def _clear(self, number: int) -> None:
@@ -168,7 +168,7 @@ class SlotBook:
             self._slots[helper].is_helper = False
         self.free += 1 + len(use.helpers)
         if use.reserved is not None:
-            self._cpu_used -= use.reserved.cpu
+            self._millicores_used -= _millicores(use.reserved.cpu)
             self._memory_used -= use.reserved.memory_bytes
         use.reserved, use.helpers, use.exclusive = None, (), False
         use.expected_s, use.is_full = 0.0, False
@@ -197,3 +197,8 @@ def _fits_into(needs: Resources, reserved: Resources) -> bool:
         and needs.cpu <= reserved.cpu
         and needs.memory_bytes <= reserved.memory_bytes
     )
+
+
+def _millicores(cores: float) -> int:
+    """Whole numbers: tenths of cores that come and go would leave a rest that no whole core fits beside."""
+    return round(cores * 1000)

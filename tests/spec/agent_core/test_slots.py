@@ -182,3 +182,13 @@ def test_only_slots_that_move_on_quickly_count_for_prefetching() -> None:
     place(book, 0)
     place(book, 1, now_s=9.99)
     assert book.brisk(now_s=10, patience_s=0.06) == 2
+
+
+def test_parts_of_cores_that_came_and_went_leave_room_for_a_whole_one() -> None:
+    """0.2 + 0.4 + 0.3 less the same is not 0 for a float."""
+    book = a_book(slots=3, cpu=1)
+    for index, cpu in enumerate((0.2, 0.4, 0.3)):
+        assert place(book, index, needs=Resources(cpu=cpu)) == index
+    for index in range(3):
+        book.ended(index, an_attempt(index), now_s=1)
+    assert place(book, 3, needs=Resources(cpu=1)) == 0

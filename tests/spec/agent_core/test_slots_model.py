@@ -10,7 +10,7 @@ from windlass_agent.core.slots import HandOverLimits, SlotBook
 from windlass_proto.model.ids import AttemptRef, Fence, TaskKey
 from windlass_proto.model.resources import NodeCapacity, Resources
 
-cores = st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.7, 1.0, 1.1, 2.0])
+cores = st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 1.0, 1.1, 2.0])
 needs = st.builds(Resources, cpu=cores, memory_bytes=st.integers(0, 10), slots=st.integers(1, 3))
 MILLIONTH = 1e-6
 
