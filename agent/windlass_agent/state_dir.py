@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from windlass_agent.spool.attempt_dir import attempt_name
 from windlass_agent.spool.durable import write_whole
 from windlass_agent.spool.keeper_records import ref_from_json, ref_to_json
 from windlass_proto.errors import Conflict, Unavailable
@@ -61,7 +62,7 @@ class StateDir:
 
     def attempt_text(self, ref: AttemptRef) -> str:
         """The same as text: making a Path costs as much as all else that is done for a short command."""
-        return f"{self._attempts_text}/{ref.task_key}.{ref.index}.{ref.attempt}"
+        return f"{self._attempts_text}/{attempt_name(ref)}"
 
     def leftovers(self, live: Iterable[AttemptRef]) -> list[Path]:
         """Directories of attempts that were forgotten while the agent ended."""

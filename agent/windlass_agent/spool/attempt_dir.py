@@ -18,8 +18,19 @@ from windlass_proto.model.states import LogStream
 SEGMENT_BYTES = 8 << 20
 
 
+_RESTORED_FROM = 2 << 40
+"""Fences from here on are not those of a coordinator's first incarnation."""
+
+
+def attempt_name(ref: AttemptRef) -> str:
+    """Of the attempt's directory. A coordinator that was restored from a backup gives the numbers of attempts
+    that were lost with it out again, so from then on the fence belongs to the name."""
+    name = f"{ref.task_key}.{ref.index}.{ref.attempt}"
+    return name if ref.fence < _RESTORED_FROM else f"{name}.{ref.fence}"
+
+
 def attempt_path(attempts: Path, ref: AttemptRef) -> Path:
-    return attempts / f"{ref.task_key}.{ref.index}.{ref.attempt}"
+    return attempts / attempt_name(ref)
 
 
 def remove_attempt(path: Path) -> None:

@@ -1,6 +1,7 @@
 """Where things lie in an agent's state directory."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,11 @@ REF = AttemptRef(task_key=TaskKey(7), index=3, attempt=2, fence=Fence(1 << 40))
 def test_attempts_lie_where_the_spool_expects_them(tmp_path: Path) -> None:
     state = StateDir(tmp_path)
     assert state.attempt(REF) == attempt_path(state.attempts, REF)
+
+
+def test_an_attempt_of_a_restored_coordinator_lies_beside_the_lost_one_of_its_number(tmp_path: Path) -> None:
+    state = StateDir(tmp_path)
+    assert state.attempt(REF) != state.attempt(replace(REF, fence=Fence(7 << 40)))
 
 
 def test_a_state_directory_has_one_agent(tmp_path: Path) -> None:
