@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar
 from tests.support.invariants import InvariantWatch
 from windlass_coordinator.core.records import Claimed, NodeView
 from windlass_coordinator.core.retry import RetryPolicy
-from windlass_coordinator.engine import steer, sweep
+from windlass_coordinator.engine import nodes, steer, sweep
 from windlass_coordinator.engine.claim import claim
 from windlass_coordinator.engine.clusters import NewJoinToken, create_cluster, create_join_token
 from windlass_coordinator.engine.report import report
@@ -372,6 +372,40 @@ class InMemoryCoordinator(AbstractContextManager["InMemoryCoordinator"]):
         self.run(
             lambda tx: leave(
                 tx, current_node(tx, machine.key, machine.session), rules=self.rules, now=self.now
+            )
+        )
+
+    def drain(
+        self, machine: Machine, *, within: timedelta | None = None, tenant: TenantId = DEFAULT_TENANT
+    ) -> None:
+        self.run(lambda tx: nodes.drain(tx, tenant, machine.node_id, within=within, now=self.now))
+
+    def resume(self, machine: Machine) -> None:
+        self.run(lambda tx: nodes.resume(tx, DEFAULT_TENANT, machine.node_id, now=self.now))
+
+    def look_at_drain(self, machine: Machine) -> None:
+        """What the coordinator does every second about a draining node."""
+
+        def verb(tx: Transaction) -> None:
+            if not nodes.settle_drain(tx, machine.key, now=self.now):
+                nodes.end_drain(tx, machine.key, rules=self.rules, now=self.now)
+
+        self.run(verb)
+
+    def audit(self, machine: Machine) -> list[AttemptRef]:
+        """What a heartbeat's reply asks for."""
+        deadline = timedelta(minutes=5)
+        return self.run(
+            lambda tx: nodes.attempts_to_audit(
+                tx, current_node(tx, machine.key, machine.session), accept_deadline=deadline, now=self.now
+            )
+        )
+
+    def miss(self, machine: Machine, *refs: AttemptRef) -> None:
+        """The machine says that it does not have these."""
+        self.run(
+            lambda tx: nodes.settle_missing(
+                tx, current_node(tx, machine.key, machine.session), refs, rules=self.rules, now=self.now
             )
         )
 
