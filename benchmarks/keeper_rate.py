@@ -17,6 +17,7 @@ from windlass_agent.core.run_plan import CommandPlan, ExitRecord, KeeperRecord
 from windlass_agent.runner.cgroups import find_containment
 from windlass_agent.runner.keeper_client import Slot
 from windlass_agent.runner.keeper_process import KeeperSettings
+from windlass_proto.model.events import LostOnNode, PrepareFailed
 from windlass_proto.model.ids import AttemptRef, Fence, TaskKey
 
 HANDED_OVER = 64
@@ -80,8 +81,8 @@ class _Bench:
         if self._lost:
             raise AssertionError(self._lost)
 
-    def _on_lost(self, slot: int, refs: tuple[AttemptRef, ...]) -> None:
-        self._lost = f"the keeper of slot {slot} was lost with {len(refs)} attempts"
+    def _on_lost(self, slot: int, refs: tuple[AttemptRef, ...], what: LostOnNode | PrepareFailed) -> None:
+        self._lost = f"the keeper of slot {slot} was lost with {len(refs)} attempts: {what.reason}"
         self.done.set()
 
     def _on_record(self, record: KeeperRecord) -> None:

@@ -6,10 +6,10 @@ What it spends is what the agent itself costs, without keepers and commands. Tak
 import asyncio
 
 from windlass_agent.config import load_settings
-from windlass_agent.core.run_plan import CommandPlan, ExitRecord
+from windlass_agent.core.run_plan import CommandPlan, ExitRecord, Lease
 from windlass_agent.daemon import run_agent
 from windlass_agent.runner.executor import Executor, OnKeeperLost, OnRecord
-from windlass_agent.runner.keeper_client import SlotInventory
+from windlass_agent.runner.slot_inventory import SlotInventory
 from windlass_agent.state_dir import StateDir
 from windlass_proto.model.ids import AttemptRef
 
@@ -34,8 +34,15 @@ class NullSlot:
             asyncio.get_running_loop().call_soon(self._end_all)
         self._plans.append(plan)
 
-    def stop(self, ref: AttemptRef) -> None:
+    def stop(self, ref: AttemptRef, *, grace_s: float | None = None) -> None:
         """What was handed over has ended before anybody could ask."""
+
+    def renew_lease(self, lease: Lease) -> None:
+        """Nothing of it runs for long."""
+
+    @property
+    def is_stuck(self) -> bool:
+        return False
 
     def forget(self, ref: AttemptRef) -> None:
         """Nothing is remembered."""

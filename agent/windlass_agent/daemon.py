@@ -247,7 +247,7 @@ class _Agent:
         if work.intents.damaged:
             log.error("intents.damaged", lines=work.intents.damaged, file=str(self._state.intents))
         else:
-            work.runner.rubbish += self._state.leftovers(live)
+            work.runner.throw_away(self._state.leftovers(live))
         await adopt(
             work.runner,
             work.executors,
@@ -311,9 +311,8 @@ async def _chores(runner: AttemptRunner) -> None:
     """What has time: gives work back that cannot start, removes what is forgotten."""
     while True:
         await asyncio.sleep(_CHORES_EVERY_S)
-        runner.give_back_stuck()
-        rubbish, runner.rubbish = runner.rubbish, []
-        for directory in rubbish:
+        runner.look_after()
+        for directory in runner.take_rubbish():
             await asyncio.to_thread(remove_attempt, directory)
 
 

@@ -12,9 +12,12 @@ from typing import Any
 from tests.support.left_processes import standing_in
 from windlass_agent.core.run_plan import CommandPlan, ExitRecord, KeeperRecord, StartRecord
 from windlass_agent.runner.cgroups import Containment, find_containment
-from windlass_agent.runner.keeper_client import Slot, SlotInventory
+from windlass_agent.runner.keeper_client import Slot
 from windlass_agent.runner.keeper_process import KeeperSettings
+from windlass_agent.runner.slot_inventory import SlotInventory
 from windlass_agent.spool.slot_dir import SlotDir
+from windlass_proto.model.events import LostOnNode, PrepareFailed
+from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef, Fence, TaskKey
 
 DEADLINE_S = 30.0
@@ -34,6 +37,7 @@ class SlotUnderTest:
     settings: KeeperSettings
     records: list[KeeperRecord] = field(default_factory=list)
     lost: list[AttemptRef] = field(default_factory=list)
+    lost_as: list[FailureKind] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._heard = asyncio.Event()
@@ -122,9 +126,10 @@ class SlotUnderTest:
         self.records.append(record)
         self._heard.set()
 
-    def _on_lost(self, number: int, refs: tuple[AttemptRef, ...]) -> None:
+    def _on_lost(self, number: int, refs: tuple[AttemptRef, ...], what: LostOnNode | PrepareFailed) -> None:
         assert number == 0
         self.lost += refs
+        self.lost_as += [what.kind for _ in refs]
         self._heard.set()
 
 

@@ -4,10 +4,10 @@ import asyncio
 import sys
 
 from windlass_agent.config import load_settings
-from windlass_agent.core.run_plan import CommandPlan, ExitRecord
+from windlass_agent.core.run_plan import CommandPlan, ExitRecord, Lease
 from windlass_agent.daemon import run_agent
 from windlass_agent.runner.executor import OnKeeperLost, OnRecord
-from windlass_agent.runner.keeper_client import SlotInventory
+from windlass_agent.runner.slot_inventory import SlotInventory
 from windlass_agent.state_dir import StateDir
 from windlass_proto.model.ids import AttemptRef
 
@@ -25,8 +25,15 @@ class NullExecutor:
     def hand_over(self, plan: CommandPlan, *, share: str | None = None) -> None:
         asyncio.get_running_loop().call_soon(self._on_record, _success(plan.ref))
 
-    def stop(self, ref: AttemptRef) -> None:
+    def stop(self, ref: AttemptRef, *, grace_s: float | None = None) -> None:
         """It has ended before anybody could ask."""
+
+    def renew_lease(self, lease: Lease) -> None:
+        """Nothing of it runs for long."""
+
+    @property
+    def is_stuck(self) -> bool:
+        return False
 
     def forget(self, ref: AttemptRef) -> None:
         """It keeps no records."""

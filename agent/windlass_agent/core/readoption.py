@@ -9,6 +9,8 @@ from windlass_proto.model.events import LostOnNode
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef
 
+KEEPER_LOST = "its keeper ended without leaving an exit record"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotFinding:
@@ -117,6 +119,4 @@ def _findings(
 def _lost(*, rebooted: bool) -> LostOnNode:
     if rebooted:
         return LostOnNode(kind=FailureKind.INFRA_NODE_LOST, reason="the machine was restarted")
-    return LostOnNode(
-        kind=FailureKind.INFRA_KEEPER_LOST, reason="its keeper ended without leaving an exit record"
-    )
+    return LostOnNode(kind=FailureKind.INFRA_KEEPER_LOST, reason=KEEPER_LOST)

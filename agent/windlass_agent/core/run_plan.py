@@ -25,6 +25,20 @@ class CommandPlan:
     """Between SIGTERM and SIGKILL."""
     memory_bytes: int
     """Limit; 0 = none."""
+    on_full_spool: str = "drop"
+    """What becomes of output that the node has no room for: `drop`, or `block` (the command waits)."""
+    outlive_s: float | None = None
+    """It is ended when the node's lease has been over for this long; None = never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The node's right to keep its attempts, as the agent tells it to keepers that have work."""
+
+    until_s: float
+    """Of the boot clock."""
+    kill_grace_s: float
+    """Between SIGTERM and SIGKILL of what outlived it, at most: the coordinator counts on that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +72,8 @@ class ExitRecord:
     """False when the command was stopped before it was started."""
     stopped: bool
     leftover_processes: int
+    disconnected: bool = False
+    """Its keeper ended it, or did not start it, because the node's lease was over."""
 
 
 KeeperRecord = StartRecord | ExitRecord

@@ -30,6 +30,8 @@ class _SlotUse:
     helpers: tuple[int, ...] = ()
     """Further slots that the head takes up."""
     is_helper: bool = False
+    is_withheld: bool = False
+    """It cannot be used; nothing starts in it or queues in its keeper."""
     exclusive: bool = False
     expected_s: float = 0.0
     """Sum over the queue."""
@@ -53,6 +55,8 @@ class SlotBook:
         """Slots with nothing to do."""
         self.queued = 0
         """Attempts that wait in keepers behind a running one."""
+        self.withheld = 0
+        """Slots that cannot be used."""
 
     def place(
         self, ref: AttemptRef, needs: Resources, *, expected_s: float | None, exclusive: bool, now_s: float
@@ -114,6 +118,16 @@ class SlotBook:
             return
         self._clear(number)
 
+    def withhold(self, number: int, is_unusable: bool) -> None:
+        """May be said again. A slot beyond those of now is not counted."""
+        if number >= len(self._slots) or self._slots[number].is_withheld == is_unusable:
+            return
+        use = self._slots[number]
+        was_free = _is_free(use)
+        use.is_withheld = is_unusable
+        self.withheld += 1 if is_unusable else -1
+        self.free += _is_free(use) - was_free
+
     def stuck(self, *, now_s: float, patience_s: float) -> list[tuple[int, AttemptRef]]:
         """Attempts that wait in a keeper whose command runs longer than `patience_s`."""
         return [
@@ -166,7 +180,7 @@ class SlotBook:
         use = self._slots[number]
         for helper in use.helpers:
             self._slots[helper].is_helper = False
-        self.free += 1 + len(use.helpers)
+        self.free += sum(_is_free(self._slots[one]) for one in (number, *use.helpers))
         if use.reserved is not None:
             self._millicores_used -= _millicores(use.reserved.cpu)
             self._memory_used -= use.reserved.memory_bytes
@@ -179,6 +193,7 @@ class SlotBook:
             for number, use in enumerate(self._slots)
             if use.queue
             and not use.exclusive
+            and not use.is_withheld
             and not use.is_full
             and now_s - use.head_since_s <= self._ahead_s
             and use.reserved is not None
@@ -188,7 +203,7 @@ class SlotBook:
 
 
 def _is_free(use: _SlotUse) -> bool:
-    return not use.queue and not use.is_helper
+    return not use.queue and not use.is_helper and not use.is_withheld
 
 
 def _fits_into(needs: Resources, reserved: Resources) -> bool:

@@ -6,8 +6,10 @@ output from pipes to segment files, ends what runs too long, and appends what ha
 it tells the agent (protocol.md, sections 7 to 9). Journal and socket speak the same JSON lines; `segment` and
 `intent` stand in the journal only, `keeper` and `stuck` go to the agent only:
 
-    agent -> keeper   hello{nonce}  template{id, plan}  run{ref, template?, plan}  stop{ref}  shutdown{kill}
-    keeper -> agent   keeper{pid, build, running, queued}  start{ref, pid, ticks}  exit{ref, ..}  stuck{ref}
+    agent -> keeper   hello{nonce}  template{id, plan}  run{ref, template?, plan}  stop{ref, grace?}
+                      lease{until, grace}  shutdown{kill}
+    keeper -> agent   keeper{pid, build, protocol, running, queued, grace}  start{ref, pid, ticks}
+                      exit{ref, ..}  stuck{ref}
 
 A node has one of these per slot for weeks, it starts thousands of commands per second, and its fault is the
 fault of its command. That is why it has one thread and loads neither dataclasses nor subprocess nor asyncio.

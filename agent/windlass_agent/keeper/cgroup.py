@@ -20,12 +20,16 @@ def write_once(path: str, text: str) -> None:
 class Group:
     """The slot's cgroup, as far as the machine has one: the keeper lives in it, commands are born there."""
 
-    def __init__(self, paths: Mapping[str, str]) -> None:
-        """Moves the keeper in: once, because such a write costs 6 to 8 ms on an idle machine."""
+    def __init__(self, paths: Mapping[str, str], pids_max: int) -> None:
+        """Moves the keeper in: once, because such a write costs 6 to 8 ms on an idle machine.
+
+        `pids_max`: processes and threads in it at once, which holds a fork bomb; 0 = any number.
+        """
         self._own = b"%d\n" % os.getpid()
         for path in dict.fromkeys(paths.values()):
             write_once(f"{path}/cgroup.procs", str(os.getpid()))
         self._pids_max = f"{paths['pids']}/pids.max" if "pids" in paths else ""
+        self._pids_allowed = str(pids_max) if pids_max else "max"
         self._procs = f"{paths['procs']}/cgroup.procs" if "procs" in paths else ""
         self.allow_forks()  # The keeper before this one may have died while it forbade them.
         # Only a v2 list may be kept open: v1 remembers what it said for as long as the file is.
@@ -51,7 +55,7 @@ class Group:
 
     def allow_forks(self) -> None:
         if self._pids_max:
-            write_once(self._pids_max, "max")
+            write_once(self._pids_max, self._pids_allowed)
 
     def kill_all(self) -> set[int]:
         """Signals all that lives in the group or below the keeper, and tells which.

@@ -55,10 +55,32 @@ def describe_failed_start(program: str, error: OSError | ValueError) -> Record:
     }
 
 
+class Lease:
+    """How long the node may keep what it runs, as the agent told it last (protocol.md, section 6)."""
+
+    def __init__(self, until: float = NEVER, grace_s: float = NEVER) -> None:
+        self.until = until
+        """Of the boot clock; for ever, when no agent has said anything."""
+        self.grace_s = grace_s
+
+    def outlived_at(self, plan: Record) -> float:
+        """When the command of the plan is to be ended; an older agent's plans do not say."""
+        outlive_s = plan.get("outlive_s")
+        return NEVER if outlive_s is None else self.until + outlive_s
+
+    def forbids_start(self, plan: Record) -> bool:
+        """The coordinator may have given to another node what it has not heard of as begun.
+
+        What was prepared for long is known to it, and is treated as if it ran.
+        """
+        now = boot_clock()
+        return now >= self.until and (plan["work_dir"] is None or now >= self.outlived_at(plan))
+
+
 class Command:
     """Runs (until its main process ends) and settles (until nothing of it is left)."""
 
-    def __init__(self, plan: Record, streams: tuple[Stream, Stream], drain_s: float) -> None:
+    def __init__(self, plan: Record, streams: tuple[Stream, Stream], *, drain_s: float, lease: Lease) -> None:
         self.plan = plan
         self.ref: list[int] = plan["ref"]
         self.streams = streams
@@ -66,7 +88,7 @@ class Command:
         self.status: int | None = None
         self.ran_for = self.user_cpu = self.system_cpu = 0.0
         self.cause = ""
-        """`timeout` or `stop` when the keeper ends it; what came first stays."""
+        """`timeout`, `disconnect` or `stop` when the keeper ends it; what came first stays."""
         self.leftover: set[int] = set()
         """Killed after it had ended by itself."""
         self.killing_since = NEVER
@@ -75,6 +97,7 @@ class Command:
         self._began_at = boot_clock()
         timeout_s = plan["timeout_s"]
         self._deadline = NEVER if timeout_s is None else self._began_at + timeout_s
+        self.renew(lease)
         self._wait_until = 0.0
         """End of the grace, or of the drain when it ended by itself."""
         self._pause_s = KILL_LOOK_S[0]
@@ -94,12 +117,20 @@ class Command:
         )
         self.pidfd = os.pidfd_open(self.pid)
 
-    def terminate(self, cause: str) -> None:
-        """SIGCONT after SIGTERM: a stopped process sees the latter only when it goes on."""
+    def renew(self, lease: Lease) -> None:
+        """The node may keep the command until then, and a while longer if its plan says so."""
+        self._lease = lease
+        self._due_at = min(self._deadline, lease.outlived_at(self.plan))
+
+    def terminate(self, cause: str, grace_s: float = NEVER) -> None:
+        """With the plan's grace, or this one if it is shorter.
+
+        SIGCONT after SIGTERM: a stopped process sees the latter only when it goes on.
+        """
         if self.cause or self.status is not None:
             return
         self.cause = cause
-        self._wait_until = boot_clock() + self.plan["kill_grace_s"]
+        self._wait_until = boot_clock() + min(self.plan["kill_grace_s"], grace_s)
         for number in (signal.SIGTERM, signal.SIGCONT):
             os.killpg(self.pid, number)
 
@@ -108,10 +139,10 @@ class Command:
         now = boot_clock()
         has_children = self._reap(now)
         if self.status is None:
-            if now >= self._deadline:
-                self.terminate("timeout")
+            if now >= self._due_at and not self.cause:
+                self._end_overdue(now)
             if not self.cause or now < self._wait_until:
-                self.look_at = min(self._wait_until if self.cause else self._deadline, now + LOOK_S)
+                self.look_at = min(self._wait_until if self.cause else self._due_at, now + LOOK_S)
                 return False
         elif not has_children and not group.others():
             # Nobody is left who could write; whoever escaped has until the end of the drain.
@@ -122,6 +153,12 @@ class Command:
             return False
         self._kill(now, group)
         return False
+
+    def _end_overdue(self, now: float) -> None:
+        if now >= self._deadline:
+            self.terminate("timeout")
+        else:
+            self.terminate("disconnect", self._lease.grace_s)
 
     def _kill(self, now: float, group: Group) -> None:
         if self.killing_since == NEVER:

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from functools import partial
 
 from windlass_agent.keeper.cgroup import Group, Memory
-from windlass_agent.keeper.command import STUCK_S, Command, describe_failed_start
+from windlass_agent.keeper.command import STUCK_S, Command, Lease, describe_failed_start
 from windlass_agent.keeper.journal import Journal
 from windlass_agent.keeper.link import Link
-from windlass_agent.keeper.output import Spool, Stream
-from windlass_agent.keeper.record import NEVER, Record, boot_clock, encode, reach
+from windlass_agent.keeper.output import ROOM_RETRY_S, SlotRoom, Spool, Stream
+from windlass_agent.keeper.record import NEVER, PROTOCOL, Record, boot_clock, encode, reach
 
 MAX_QUEUED = 4096
 """Plans; an agent that hands over more has lost count and is cut off."""
@@ -27,7 +27,7 @@ _PLAN_FIELDS = frozenset(
 
 class Keeper:
     """Config: slot, build, groups {procs, memory, pids}, journal_bytes, segment_bytes,
-    spool_limit_bytes, drain_s, idle_exit_s, oom_score_adj, crash_at.
+    spool_limit_bytes, spool_slot_bytes, pids_max, drain_s, idle_exit_s, oom_score_adj, crash_at.
     """
 
     def __init__(self, config: Record, nonce: str) -> None:
@@ -35,7 +35,7 @@ class Keeper:
         self._nonce = nonce
         self._slot: str = config["slot"]
         self._work = f"{self._slot}/work"
-        self._group = Group(config["groups"])
+        self._group = Group(config["groups"], config["pids_max"])
         self._memory = Memory(config["groups"]["memory"]) if "memory" in config["groups"] else None
         with open("/proc/sys/kernel/random/boot_id") as file:
             header = {"is": "segment", "boot": file.read().strip(), "pid": os.getpid()}
@@ -47,9 +47,13 @@ class Keeper:
         self._queue: deque[Record] = deque()
         self._templates: dict[int, Record] = {}
         self._command: Command | None = None
+        self._lease = Lease()
         self._agent: Link | None = None
         self._is_ending = False
-        self._flush_at = self._exit_at = NEVER
+        self._flush_at = self._exit_at = self._room_at = NEVER
+        self._room = SlotRoom(config["spool_limit_bytes"], config["spool_slot_bytes"])
+        self._patient: list[Stream] = []
+        """Their command waits until there is room for its output."""
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._poller = select.poll()
         os.makedirs(f"{self._slot}/trash", 0o700, exist_ok=True)
@@ -61,6 +65,8 @@ class Keeper:
             for fd, events in self._poller.poll(self._pause_ms()):
                 if fd in self._handlers:
                     self._handlers[fd](events)
+            if boot_clock() >= self._room_at:
+                self._look_for_room()
             self._advance()
             if boot_clock() >= self._flush_at:
                 self._flush()
@@ -68,7 +74,9 @@ class Keeper:
 
     def _pause_ms(self) -> int | None:
         """Rounded up, so that what is due is due when poll returns."""
-        until = min(self._flush_at, self._exit_at, self._command.look_at if self._command else NEVER)
+        until = min(
+            self._flush_at, self._exit_at, self._room_at, self._command.look_at if self._command else NEVER
+        )
         return None if until == NEVER else max(0, int((until - boot_clock()) * 1000) + 1)
 
     def _watch(self, fd: int, handler: Callable[[int], None]) -> None:
@@ -118,7 +126,13 @@ class Keeper:
         elif verb == "run":
             self._enqueue(message)
         elif verb == "stop":
-            self._stop(message["ref"])
+            self._stop(message["ref"], message.get("grace", NEVER))
+        elif verb == "lease":
+            self._lease = Lease(message["until"], message["grace"])
+            if self._command:
+                self._command.renew(self._lease)
+        elif verb == "spool":
+            self._room.attempt_bytes, self._room.slot_bytes = message["attempt"], message["slot"]
         elif verb == "shutdown":
             self._is_ending = True
             for ref in self._held() if message["kill"] else ():
@@ -136,6 +150,8 @@ class Keeper:
                 "is": "keeper",
                 "pid": os.getpid(),
                 "build": self._config["build"],
+                "protocol": PROTOCOL,
+                "grace": self._command.plan["kill_grace_s"] if self._command else 0,
                 "running": running,
                 "queued": [plan["ref"] for plan in self._queue],
             }
@@ -150,13 +166,21 @@ class Keeper:
     def _held(self) -> list[list[int]]:
         return [plan["ref"] for plan in self._queue] + ([self._command.ref] if self._command else [])
 
-    def _stop(self, ref: list[int]) -> None:
+    def _stop(self, ref: list[int], grace_s: float = NEVER) -> None:
         """A command that waits never starts; one that has ended keeps its result."""
         if self._command and self._command.ref == ref:
-            self._command.terminate("stop")
+            self._command.terminate("stop", grace_s)
         for plan in [plan for plan in self._queue if plan["ref"] == ref]:
             self._queue.remove(plan)
-            self._record({"is": "exit", "ref": ref, "cause": "stop"}, reserve=True)
+            self._pass_over(plan, "stop")
+
+    def _pass_over(self, plan: Record, cause: str) -> None:
+        """It does not start. When that cannot be written down nothing is lost: nothing was begun."""
+        record = {"is": "exit", "ref": plan["ref"], "cause": cause}
+        try:
+            self._record(record, reserve=True)
+        except OSError:
+            self._tell(record | {"segment": self._journal.number})
 
     # What the agent hears.
 
@@ -211,15 +235,19 @@ class Keeper:
             self._is_ending = True
 
     def _begin(self, plan: Record) -> None:
+        if self._lease.forbids_start(plan):
+            self._pass_over(plan, "disconnect")
+            return
         try:
             self._record({"is": "intent", "ref": plan["ref"]}, reserve=True)
         except OSError as error:
             self._fail(plan, {"at": "journal", "program": "the keeper's journal", "errno": error.errno})
             return
         (out, child_out), (err, child_err) = os.pipe(), os.pipe()
-        spool = Spool(plan["output_dir"], self._config["segment_bytes"], self._config["spool_limit_bytes"])
+        on_full = plan.get("on_full_spool", "drop")
+        spool = Spool(plan["output_dir"], self._config["segment_bytes"], self._room, on_full)
         streams = Stream("stdout", out, spool, self._null), Stream("stderr", err, spool, self._null)
-        command = Command(plan, streams, self._config["drain_s"])
+        command = Command(plan, streams, drain_s=self._config["drain_s"], lease=self._lease)
         failed = self._spawn(command, (child_out, child_err))
         os.close(child_out)
         os.close(child_err)
@@ -279,18 +307,28 @@ class Keeper:
             os.close(fd)
 
     def _on_output(self, stream: Stream, events: int) -> None:
-        if events & select.POLLIN:
-            stream.pump()
-        else:
+        if not events & select.POLLIN:
             self._unwatch(stream.pipe)
             stream.close()
+        elif not stream.pump():
+            self._unwatch(stream.pipe)
+            self._patient.append(stream)
+            self._room_at = boot_clock() + ROOM_RETRY_S
+
+    def _look_for_room(self) -> None:
+        streams, self._patient, self._room_at = self._patient, [], NEVER
+        for stream in streams:
+            self._watch(stream.pipe, partial(self._on_output, stream))
 
     def _close_pidfd(self, command: Command) -> None:
+        command.streams[0].spool.relent()
+        self._look_for_room()
         self._unwatch(command.pidfd)
         os.close(command.pidfd)
         command.pidfd = -1
 
     def _finish(self, command: Command) -> None:
+        self._look_for_room()
         for stream in command.streams:
             if stream.pipe >= 0:
                 self._unwatch(stream.pipe)
@@ -301,6 +339,8 @@ class Keeper:
         if command.killing_since != NEVER:
             self._group.allow_forks()
         self._command = None
+        if not self._agent:  # Who else would count what lies here until it comes back?
+            self._room.slot_bytes -= command.streams[0].spool.stored
         self._record(self._exit_record(command), hold_s=self._hold_s())
         if command.plan["work_dir"] is None:
             self._empty_work_dir()

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 else:
     Record = dict
 
+PROTOCOL = 2
+"""Of the messages between agent and keeper. Each side passes over what it does not know, so a newer agent
+can speak to an older keeper and the other way round; the number says in a log what the other one can."""
 NEVER = float("inf")
 encode = json.JSONEncoder(separators=(",", ":")).encode
 _crash_at = ""
+_crash_after = 0
 
 
 def boot_clock() -> float:
@@ -24,12 +28,16 @@ def boot_clock() -> float:
 
 
 def crash_at(failpoint: str) -> None:
-    """For test builds: `reach` of this name ends the keeper."""
-    global _crash_at
-    _crash_at = failpoint
+    """For test builds: the n-th `reach` of this name (`name` or `name:n`) ends the keeper."""
+    global _crash_at, _crash_after
+    _crash_at, _, nth = failpoint.partition(":")
+    _crash_after = int(nth or 1)
 
 
 def reach(failpoint: str) -> None:
     """A named arrow of protocol.md, section 7; crossing it may be made to end the keeper as kill -9 would."""
+    global _crash_after
     if failpoint == _crash_at:
-        os.kill(os.getpid(), signal.SIGKILL)
+        _crash_after -= 1
+        if _crash_after == 0:
+            os.kill(os.getpid(), signal.SIGKILL)

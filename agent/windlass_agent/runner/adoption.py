@@ -1,5 +1,6 @@
 """Takes over what the agent before this one left: its intents, and what its keepers still run."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import groupby
@@ -18,9 +19,11 @@ from windlass_agent.core.readoption import (
 from windlass_agent.runner.attempt_runner import AttemptRunner
 from windlass_agent.runner.executor import Executor
 from windlass_agent.runner.intent_parts import batch_of
-from windlass_agent.runner.live_attempt import LiveAttempt, exited_event, never_began
+from windlass_agent.runner.live_attempt import LiveAttempt, end_of, never_began
+from windlass_agent.runner.slot_inventory import SlotInventory
 from windlass_agent.runner.task_template import TaskTemplate, TaskTemplates
 from windlass_agent.spool.intents import SharedPart
+from windlass_proto.failpoints import reach
 from windlass_proto.model.ids import AttemptRef
 from windlass_proto.model.states import AttemptPhase
 
@@ -38,12 +41,39 @@ async def adopt(
     now_s: float,
 ) -> None:
     """Puts what is found into the runner; nothing of it goes on before the coordinator has confirmed it."""
-    slots = {}
-    for number, executor in enumerate(executors):
-        inventory = await executor.adopt()
-        slots[number] = SlotFinding(
+    reach("agent.adopt.before")
+    inventories = await asyncio.gather(*(executor.adopt() for executor in executors))
+    take_over(
+        runner,
+        executors,
+        templates,
+        inventories,
+        intents=intents,
+        boot_id=boot_id,
+        ended_by_agent=ended_by_agent,
+        now_s=now_s,
+    )
+
+
+def take_over(
+    runner: AttemptRunner,
+    executors: Sequence[Executor],
+    templates: TaskTemplates,
+    inventories: Sequence[SlotInventory],
+    *,
+    intents: Mapping[AttemptRef, SharedPart],
+    boot_id: str,
+    ended_by_agent: AbstractSet[AttemptRef],
+    now_s: float,
+) -> None:
+    """Decides what each attempt is from what the slots hold; `inventories` in the order of `executors`."""
+    slots = {
+        number: SlotFinding(
             running=inventory.running, queued=inventory.queued, ended=inventory.ended, lost=inventory.lost
         )
+        for number, inventory in enumerate(inventories)
+    }
+    reach("agent.adopt.after_slots")
     old = {ref for ref, shared in intents.items() if shared["boot_id"] != boot_id}
     found = decide_readoption(intents, slots, before_boot=old, ended_by_agent=ended_by_agent)
     templates_of = _templates(intents, templates)
@@ -52,9 +82,11 @@ async def adopt(
         attempt.has_directory = True
         _apply(runner, attempt, finding)
     runner.adopted()
+    reach("agent.adopt.before_strangers")
     for number, ref in found.strangers:
         executors[number].stop(ref)
         executors[number].forget(ref)
+    reach("agent.adopt.after")
     if found.attempts or found.strangers:
         log.info("attempts.adopted", attempts=len(found.attempts), strangers=len(found.strangers))
 
@@ -69,16 +101,17 @@ def _apply(runner: AttemptRunner, attempt: LiveAttempt, finding: Finding) -> Non
             runner.occupy(attempt, slot)
         case LostBefore(slot=slot, what=what):
             attempt.slot, attempt.is_handed_over = slot, slot is not None
+            what = runner.lost_with_output(attempt, what)
             attempt.phase, attempt.results = AttemptPhase.ENDED, (what,)
-            attempt.logs_complete = True
+            runner.ship_rest(attempt, (what.stdout_end, what.stderr_end))
         case EndedBefore(slot=slot, record=record):
             attempt.slot, attempt.is_handed_over = slot, True
             attempt.exit = record
             began = not never_began(record)
             attempt.phase = AttemptPhase.ENDED if began else AttemptPhase.ASSIGNED
             finalizing = attempt.uploads_results and record.kind is None
-            attempt.results = (exited_event(record, finalizing=finalizing),) if began else ()
-            runner.ship_rest(attempt, record)
+            attempt.results = (end_of(attempt, record, finalizing=finalizing),) if began else ()
+            runner.ship_rest(attempt, (record.stdout_end, record.stderr_end))
 
 
 def _templates(

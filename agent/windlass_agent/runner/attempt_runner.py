@@ -1,4 +1,4 @@
-"""Runs what the node is given: the one place that knows every attempt it holds.
+"""Runs what the node is given, and obeys what the coordinator says of it.
 
 A plain attempt (nothing to prepare, nothing to upload) goes straight to a slot's keeper; the rest is
 prepared first and finalized afterwards (`slow_attempts`). Whatever happens is told through `events`, and
@@ -8,21 +8,23 @@ state is consistent between any two calls.
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
-from windlass_agent.core.attempt_phases import is_last, seq_of
+from windlass_agent.core.attempt_phases import is_last
 from windlass_agent.core.prefetch import Demand
-from windlass_agent.core.run_plan import CommandPlan, ExitRecord, KeeperRecord, StartRecord
-from windlass_agent.runner.departures import Departures
+from windlass_agent.core.run_plan import CommandPlan, ExitRecord, KeeperRecord, Lease, StartRecord
+from windlass_agent.runner.attempt_table import AttemptTable, names
 from windlass_agent.runner.executor import EventSink, Executor, Intents, LogSink
 from windlass_agent.runner.intent_parts import shared_part
-from windlass_agent.runner.live_attempt import LiveAttempt, exited_event, never_began
+from windlass_agent.runner.live_attempt import LiveAttempt, end_of, never_began
 from windlass_agent.runner.start_queue import StartQueue
 from windlass_agent.runner.task_template import TaskTemplates
-from windlass_proto.model.assignments import AssignmentBatch, InventoryItem, VerdictItem
+from windlass_proto.failpoints import reach
+from windlass_proto.model.assignments import AssignmentBatch, VerdictItem
 from windlass_proto.model.events import (
     AttemptEvent,
     Happening,
@@ -37,6 +39,12 @@ from windlass_proto.model.states import AttemptPhase
 from windlass_proto.model.verdicts import EventVerdict, InventoryVerdict
 
 _STARTED = Started()
+_PREEMPTED = LostOnNode(kind=FailureKind.PREEMPTED, reason="the machine was to be taken away")
+_NOT_STARTED = LostOnNode(
+    kind=FailureKind.INFRA_NODE_LOST, reason="prepared, and not started as the coordinator was not heard"
+)
+_TELL_S = 1.0
+"""Before the machine goes, for telling how its commands ended."""
 
 log = structlog.get_logger()
 
@@ -65,19 +73,24 @@ class AttemptRunner:
         clock: Callable[[], float],
     ) -> None:
         self._executors, self._templates, self._queue = executors, templates, queue
-        self._intents, self._events, self._logs = intents, events, logs
-        self._directory_of, self._output_directory = directory_of, output_directory
+        self._intents, self._events, self._output_directory = intents, events, output_directory
         self._clock, self._boot_id = clock, boot_id
-        self._live: dict[AttemptRef, LiveAttempt] = {}
-        self._departures = Departures()
+        self._table = AttemptTable(
+            executors, intents=intents, events=events, logs=logs, directory_of=directory_of
+        )
+        self._departures = self._table.departures
         self._early: list[KeeperRecord] | None = []
         self._is_suspended = True
+        self._leaves_at_s: float | None = None
         self._slow: SlowPath | None = None
         self.running = 0
-        self.rubbish: list[Path] = []
-        """Directories of forgotten attempts, to be removed by whoever has the time."""
         self.demand_changed = asyncio.Event()
         self.release_due = self._departures.release_due
+        self.deletable = self._departures.deletable
+        self.to_release = self._departures.to_release
+        self.inventory = self._table.inventory
+        self.logs_complete = self._table.logs_complete
+        self.put = self._table.put
 
     def attach(self, slow: SlowPath) -> None:
         """Runner and slow path need each other; the runner exists first."""
@@ -89,36 +102,59 @@ class AttemptRunner:
     def has_queued(self) -> bool:
         return self._queue.has_queued
 
+    @property
+    def stuck_slots(self) -> int:
+        """Slots that cannot be used, because processes in them could not be ended."""
+        return self._queue.withheld
+
     def demand(self) -> Demand:
-        return Demand(want=0, is_urgent=False) if self._is_suspended else self._queue.demand()
+        if self._is_suspended or self._leaves_at_s is not None:
+            return Demand(want=0, is_urgent=False)
+        return self._queue.demand()
+
+    @property
+    def not_running(self) -> int:
+        """Attempts that are here and whose command does not run: they wait for a slot or have ended."""
+        return len(self._table) - self.running
 
     def accept(self, batches: Sequence[AssignmentBatch]) -> None:
-        """Writes the assignments down (rule A1), then starts what fits."""
+        """Writes the assignments down (rule A1), then starts what fits.
+
+        Raises OSError when that cannot be done; what is not written down is given back then.
+        """
         now_s = self._clock()
+        failure: OSError | None = None
         for batch in batches:
-            columns = zip(batch.index, batch.attempt, batch.fence, strict=True)
-            refs = [
-                AttemptRef(task_key=batch.task_key, index=index, attempt=attempt, fence=Fence(fence))
-                for index, attempt, fence in columns
-            ]
+            refs = _refs_of(batch)
             try:
                 template = self._templates.of(batch)
             except ValueError as problem:
                 self._decline(refs, f"the agent cannot read the task, it may be too old: {problem}")
                 continue
-            self._intents.assign(shared_part(batch, self._boot_id), refs)
+            try:
+                self._intents.assign(shared_part(batch, self._boot_id), refs)
+            except OSError as problem:
+                failure = problem
+                self.turn_down([batch])
+                continue
             for ref in refs:
-                if ref not in self._live:  # a repeated poll brings the same assignments again
+                if ref not in self._table:  # a repeated poll brings the same assignments again
                     self._admit(LiveAttempt(ref=ref, template=template, accepted_at_s=now_s))
         self.dispatch()
+        if failure is not None:
+            raise failure
 
-    def inventory(self) -> list[InventoryItem]:
-        return [attempt.inventory_item() for attempt in self._live.values() if not attempt.is_fenced]
+    def turn_down(self, batches: Sequence[AssignmentBatch]) -> None:
+        """Gives assignments back that came when no more was wanted."""
+        for batch in batches:
+            for ref in _refs_of(batch):
+                if ref not in self._table:
+                    self._departures.give_back(ref)
 
     def obey(self, verdicts: Sequence[VerdictItem]) -> None:
         forgotten = []
         for item in verdicts:
-            attempt = self._live.get(item.ref)
+            attempt = self._table.get(item.ref)
             if attempt is None:
                 continue
             match item.verdict:
@@ -126,7 +162,7 @@ class AttemptRunner:
                     self._confirm(attempt)
                 case InventoryVerdict.REPORT:
                     self._confirm(attempt)
-                    self._tell_again(attempt, item.from_seq)
+                    self._table.tell_again(attempt, item.from_seq)
                 case InventoryVerdict.KILL:
                     self._kill(attempt)
                 case InventoryVerdict.FORGET:
@@ -144,69 +180,71 @@ class AttemptRunner:
 
     def stop(self, refs: Iterable[AttemptRef]) -> None:
         for ref in refs:
-            attempt = self._live.get(ref)
+            attempt = self._table.get(ref)
             if attempt is not None:
                 self._stop(attempt)
                 continue
-            # Nothing of it is here, and if its assignment is on the way it will not start.
-            self._departures.refuse(ref)
+            self._table.refuse(ref)
             self._events.tell(ref, StoppedEarly())
         self.dispatch()
 
     def kill(self, refs: Iterable[AttemptRef]) -> None:
         for ref in refs:
-            attempt = self._live.get(ref)
+            attempt = self._table.get(ref)
             if attempt is None:
-                self._departures.refuse(ref)
+                self._table.refuse(ref)
             else:
                 self._kill(attempt)
         self.dispatch()
 
     def forget(self, refs: Iterable[AttemptRef]) -> None:
-        done = []
-        for ref in refs:
-            attempt = self._live.get(ref)
-            if attempt is None:
-                continue
-            if attempt.has_ended:
-                done.append(attempt)
-            else:
-                self._kill(attempt)
-        self._remove(done)
+        ended, others = self._table.ended(refs)
+        for attempt in others:
+            self._kill(attempt)
+        self._table.remove(ended)
 
     def answered(self, event: AttemptEvent, verdict: EventVerdict) -> None:
-        attempt = self._live.get(event.ref)
+        attempt = self._table.get(event.ref)
         if attempt is None:
             return
         if verdict is EventVerdict.CONFLICT:
-            log.warning("attempt.contradicted", **_names(attempt))
+            log.warning("attempt.contradicted", **names(attempt))
         if is_last(event.what):
-            attempt.is_acknowledged = True
-            self._note_deletable(attempt)
+            self._table.acknowledged(attempt)
         elif verdict in (EventVerdict.SUPERSEDED, EventVerdict.UNKNOWN):
             self._kill(attempt)
 
-    def deletable(self, limit: int) -> list[AttemptRef]:
-        return self._departures.deletable(limit)
-
-    def to_release(self, limit: int) -> list[AttemptRef]:
-        return self._departures.to_release(limit)
-
     def released(self, ref: AttemptRef, *, accepted: bool) -> None:
         self._departures.answered(ref)
-        attempt = self._live.get(ref)
+        attempt = self._table.get(ref)
         if attempt is None:
             return
         if attempt.stop_requested and not accepted:
             self.end(attempt, StoppedEarly())
             return
-        log.debug("attempt.released", accepted=accepted, **_names(attempt))
-        self._remove([attempt])
+        log.debug("attempt.released", accepted=accepted, **names(attempt))
+        self._table.remove([attempt])
+
+    def renew_lease(self, lease: Lease) -> None:
+        for executor in self._executors:
+            executor.renew_lease(lease)
+
+    def preempt(self, within_s: float) -> None:
+        """The machine goes away: ends what runs, gives back what has not begun, takes nothing more."""
+        self._leaves_at_s = self._clock() + within_s
+        for attempt in list(self._table):
+            self._preempt(attempt)
+        self.dispatch()
+
+    @property
+    def has_left(self) -> bool:
+        """After `preempt`: whether everything has come to its end and is told, with its output."""
+        return not any(not (attempt.is_acknowledged and attempt.logs_complete) for attempt in self._table)
 
     # What executors tell
 
     def on_record(self, record: KeeperRecord) -> None:
-        attempt = self._live.get(record.ref)
+        attempt = self._table.get(record.ref)
         if attempt is None:
             if self._early is not None:
                 self._early.append(record)
@@ -217,43 +255,42 @@ class AttemptRunner:
             case ExitRecord():
                 self._on_exited(attempt, record)
 
-    def on_keeper_lost(self, _slot: int, refs: tuple[AttemptRef, ...]) -> None:
-        """The keeper of a slot is gone, and with it everything that it had and left no exit record of."""
-        what = LostOnNode(
-            kind=FailureKind.INFRA_KEEPER_LOST, reason="its keeper ended without leaving an exit record"
-        )
+    def on_keeper_lost(
+        self, number: int, refs: tuple[AttemptRef, ...], what: LostOnNode | PrepareFailed
+    ) -> None:
+        """Of everything that the keeper of a slot had and left no exit record of."""
+        self._queue.withhold(number, self._executors[number].is_stuck)
         for ref in refs:
-            attempt = self._live.get(ref)
+            attempt = self._table.get(ref)
             if attempt is not None and attempt.phase is not AttemptPhase.ENDED:
                 self.end(attempt, what)
         self.dispatch()
-
-    def logs_complete(self, ref: AttemptRef) -> None:
-        attempt = self._live.get(ref)
-        if attempt is not None:
-            attempt.logs_complete = True
-            self._note_deletable(attempt)
 
     # What the slow path and the adoption need
 
     def interrupt_transfers(self) -> None:
         """The agent ends: threads that copy files stop at the next piece; the next agent begins again."""
-        for attempt in self._live.values():
+        for attempt in self._table:
             if attempt.context is not None:
                 attempt.context.cancelled.set()
+
+    def throw_away(self, directories: Iterable[Path]) -> None:
+        """Directories of attempts that an agent before this one forgot."""
+        self._table.rubbish += directories
+
+    def take_rubbish(self) -> list[Path]:
+        """Directories of forgotten attempts, for whoever has the time to remove them."""
+        rubbish, self._table.rubbish = self._table.rubbish, []
+        return rubbish
 
     @property
     def not_ended(self) -> list[AttemptRef]:
         """Attempts that would end with this agent if it ended its keepers, without anybody having asked."""
         return [
             attempt.ref
-            for attempt in self._live.values()
+            for attempt in self._table
             if attempt.is_handed_over and attempt.exit is None and not attempt.stop_requested
         ]
-
-    def put(self, attempt: LiveAttempt) -> None:
-        """An attempt of the agent before this one."""
-        self._live[attempt.ref] = attempt
 
     def adopted(self) -> None:
         """Everything found at the start has been put here: what keepers said meanwhile counts now."""
@@ -267,58 +304,72 @@ class AttemptRunner:
         self._queue.occupy(attempt, number)
         if attempt.phase is AttemptPhase.RUNNING:
             self.running += 1
-            self._watch_logs(attempt)
+            self._table.watch_logs(attempt)
 
-    def ship_rest(self, attempt: LiveAttempt, record: ExitRecord) -> None:
+    def ship_rest(self, attempt: LiveAttempt, ends: tuple[int, int]) -> None:
         """It ended before the agent started; some of its output may still be here only."""
-        self._watch_logs(attempt)
-        self._logs.ended(attempt.ref, (record.stdout_end, record.stderr_end))
+        self._table.watch_logs(attempt)
+        self._table.logs_ended(attempt, ends)
 
-    def give_back(self, attempt: LiveAttempt) -> None:
-        """It has not started, and another node may have it."""
-        self._departures.give_back(attempt.ref)
+    def lost_with_output(self, attempt: LiveAttempt, what: LostOnNode) -> LostOnNode:
+        out, err = self._table.spooled(attempt)
+        return replace(what, stdout_end=out, stderr_end=err)
 
     def hand_over(self, attempt: LiveAttempt, plan: CommandPlan) -> None:
         if attempt.slot is None:
             raise RuntimeError(f"attempt {attempt.ref} has no slot")
         attempt.is_handed_over = True
+        reach("agent.handover.before")
         self._executors[attempt.slot].hand_over(plan, share=attempt.template.share)
+        reach("agent.handover.after")
 
     def end(self, attempt: LiveAttempt, what: Happening) -> None:
         """It has ended without an exit record; tells so unless nobody wants to know."""
         self._queue.remove(attempt)
         self._ended(attempt)
+        ends = (0, 0)
+        if isinstance(what, LostOnNode):
+            what = self.lost_with_output(attempt, what)
+            ends = (what.stdout_end, what.stderr_end)
+            attempt.has_directory = attempt.has_directory or ends != (0, 0)
         attempt.results = (what,)
-        self._logs.ended(attempt.ref, (0, 0))
+        self._table.logs_ended(attempt, ends)
         self.finish(attempt)
+
+    def end_early(self, attempt: LiveAttempt) -> None:
+        """Its preparation was interrupted."""
+        self.end(attempt, _PREEMPTED if attempt.is_preempted else StoppedEarly())
 
     def finish(self, attempt: LiveAttempt) -> None:
         """Everything of the attempt is over: tells its newest result, or drops it when it is fenced."""
         self._queue.leave_slot(attempt)
         if attempt.is_fenced:
-            self._remove([attempt])
+            self._table.remove([attempt])
         else:
+            reach("agent.exit.before_report")
             self._events.tell(attempt.ref, attempt.results[-1])
         self.dispatch()
 
     def dispatch(self) -> None:
         """Starts what has a slot now."""
-        if not self._is_suspended:
+        if not self._is_suspended and self._leaves_at_s is None:
             for attempt in self._queue.starts():
                 self._start(attempt)
         if self._queue.has_room:
             self.demand_changed.set()
 
-    def give_back_stuck(self) -> None:
-        """Takes back what waits behind long commands; called now and then."""
-        for number, ref in self._queue.stuck_in_keepers():
-            attempt = self._live.get(ref)
-            if attempt is not None and not attempt.is_recalled:
-                attempt.is_recalled = True
-                self._executors[number].stop(ref)
+    def look_after(self) -> None:
+        """Takes back what waits behind long commands, and slots that can be used again; now and then."""
+        for number, executor in enumerate(self._executors):
+            self._queue.withhold(number, executor.is_stuck)
+        for _, ref in self._queue.stuck_in_keepers():
+            attempt = self._table.get(ref)
+            if attempt is not None:
+                self._recall(attempt)
         for attempt in self._queue.waiting_too_long():
-            self._queue.remove(attempt)
-            self.give_back(attempt)
+            self._give_back_waiting(attempt)
+        if self._queue.has_room:
+            self.dispatch()
 
     # Below: one step of the above each
 
@@ -327,15 +378,26 @@ class AttemptRunner:
             self._events.tell(ref, PrepareFailed(kind=FailureKind.INFRA_PREPARE, reason=reason))
 
     def _admit(self, attempt: LiveAttempt) -> None:
-        self._live[attempt.ref] = attempt
+        self._table.put(attempt)
         if self._departures.is_refused(attempt.ref):
             attempt.is_fenced = True
-            self._remove([attempt])
+            self._table.remove([attempt])
             return
-        if self._queue.capacity.could_ever_fit(attempt.template.needs):
+        fits = self._queue.capacity.could_ever_fit(attempt.template.needs)
+        if fits and self._leaves_at_s is None:
             self._queue.add(attempt)
         else:
-            self.give_back(attempt)
+            self._table.give_back(attempt)
+
+    def _recall(self, attempt: LiveAttempt) -> None:
+        """From its keeper, where it has not begun."""
+        if not attempt.is_recalled and attempt.slot is not None:
+            attempt.is_recalled = True
+            self._executors[attempt.slot].stop(attempt.ref)
+
+    def _give_back_waiting(self, attempt: LiveAttempt) -> None:
+        self._queue.remove(attempt)
+        self._table.give_back(attempt)
 
     def _start(self, attempt: LiveAttempt) -> None:
         if attempt.template.is_plain:
@@ -354,15 +416,12 @@ class AttemptRunner:
             self.running -= 1
         attempt.phase = AttemptPhase.ENDED
 
-    def _watch_logs(self, attempt: LiveAttempt) -> None:
-        self._logs.watch(attempt.ref, keeps_spool=attempt.uploads_results)
-
     def _on_started(self, attempt: LiveAttempt) -> None:
         if attempt.phase in (AttemptPhase.RUNNING, AttemptPhase.ENDED):
             return
         attempt.phase = AttemptPhase.RUNNING
         self.running += 1
-        self._watch_logs(attempt)
+        self._table.watch_logs(attempt)
         if not attempt.is_fenced:
             self._events.tell(attempt.ref, _STARTED)
 
@@ -378,15 +437,12 @@ class AttemptRunner:
         self._queue.observe(attempt.template, record.ran_for_us / 1e6)
         ends = (record.stdout_end, record.stderr_end)
         attempt.has_directory = attempt.has_directory or ends != (0, 0)
-        if attempt.uploads_results and not attempt.is_fenced:
+        if attempt.uploads_results and not (attempt.is_fenced or attempt.is_given_up):
             self._finalize(attempt, record)
         else:
-            attempt.results = (exited_event(record, finalizing=False),)
+            attempt.results = (end_of(attempt, record),)
             self.finish(attempt)
-        if attempt.is_fenced:
-            self._logs.drop(attempt.ref)
-        else:
-            self._logs.ended(attempt.ref, ends)
+        self._table.logs_ended(attempt, ends)
 
     def _finalize(self, attempt: LiveAttempt, record: ExitRecord) -> None:
         if self._slow is None:
@@ -394,14 +450,17 @@ class AttemptRunner:
         self._slow.finalize(attempt, record)
 
     def _on_not_started(self, attempt: LiveAttempt) -> None:
-        """It was stopped, fenced or recalled in its keeper's queue."""
+        """It was stopped, fenced or recalled in its keeper's queue, or came there too late."""
         if attempt.is_fenced or attempt.stop_requested:
             self.end(attempt, StoppedEarly())
-            return
-        self._queue.leave_slot(attempt)
-        attempt.phase = AttemptPhase.ASSIGNED
-        self.give_back(attempt)
-        self.dispatch()
+        elif attempt.is_preempted or not attempt.template.is_plain:
+            # The coordinator knows that it was being prepared, so it cannot simply be given back.
+            self.end(attempt, _PREEMPTED if attempt.is_preempted else _NOT_STARTED)
+        else:
+            self._queue.leave_slot(attempt)
+            attempt.phase = AttemptPhase.ASSIGNED
+            self._table.give_back(attempt)
+            self.dispatch()
 
     def _confirm(self, attempt: LiveAttempt) -> None:
         """The coordinator wants it: what was found at the start may go on."""
@@ -412,72 +471,61 @@ class AttemptRunner:
         if attempt.phase is AttemptPhase.ASSIGNED and not attempt.is_handed_over:
             self._queue.add(attempt)
         elif attempt.exit is not None and never_began(attempt.exit):
-            attempt.stop_requested = True  # should it be no longer ours to give back
-            self.give_back(attempt)
-        elif attempt.exit is not None and attempt.uploads_results:
+            attempt.stop_requested = attempt.exit.stopped  # should it be no longer ours to give back
+            self._on_not_started(attempt)
+        elif attempt.exit is not None and attempt.uploads_results and not attempt.is_given_up:
             self._finalize(attempt, attempt.exit)
         else:
             for what in attempt.results:
-                self._events.tell(attempt.ref, what)
-
-    def _tell_again(self, attempt: LiveAttempt, from_seq: int) -> None:
-        if attempt.phase is AttemptPhase.RUNNING:
-            self._events.tell(attempt.ref, _STARTED)
-        attempt.is_acknowledged = False
-        for what in attempt.results:
-            if seq_of(what) >= from_seq:
                 self._events.tell(attempt.ref, what)
 
     def _stop(self, attempt: LiveAttempt) -> None:
         if attempt.stop_requested or attempt.phase is AttemptPhase.ENDED:
             return
         attempt.stop_requested = True
-        log.info("attempt.stop_requested", **_names(attempt))
+        log.info("attempt.stop_requested", **names(attempt))
         self._interrupt(attempt)
 
     def _kill(self, attempt: LiveAttempt) -> None:
         if attempt.is_fenced:
             return
-        attempt.is_fenced = True
-        self._events.drop(attempt.ref)
-        log.warning("attempt.fenced", **_names(attempt))
+        self._table.fence(attempt)
         if attempt.has_ended:
-            self._remove([attempt])
+            self._table.remove([attempt])
             return
         self._interrupt(attempt)
 
-    def _interrupt(self, attempt: LiveAttempt) -> None:
+    def _preempt(self, attempt: LiveAttempt) -> None:
+        """What has its result keeps it; what has not begun is given back."""
+        if attempt.phase is AttemptPhase.ENDED or attempt.stop_requested or attempt.is_fenced:
+            return
+        if attempt.is_waiting:
+            self._give_back_waiting(attempt)
+        elif attempt.phase is AttemptPhase.ASSIGNED and attempt.is_handed_over:
+            self._recall(attempt)
+        elif not attempt.is_held:
+            attempt.is_preempted = True
+            self._interrupt(attempt, grace_s=self._grace_left_s())
+
+    def _grace_left_s(self) -> float | None:
+        """Killed a little before the machine goes, so that there is time to tell."""
+        if self._leaves_at_s is None:
+            return None
+        return max(0.0, self._leaves_at_s - self._clock() - _TELL_S)
+
+    def _interrupt(self, attempt: LiveAttempt, *, grace_s: float | None = None) -> None:
         """Whatever goes on with it is brought to its end."""
         if attempt.context is not None:
             attempt.context.cancelled.set()
         if attempt.is_handed_over and attempt.slot is not None and attempt.exit is None:
-            self._executors[attempt.slot].stop(attempt.ref)
+            self._executors[attempt.slot].stop(attempt.ref, grace_s=grace_s)
         elif attempt.is_waiting or attempt.is_held:
             self.end(attempt, StoppedEarly())
 
-    def _note_deletable(self, attempt: LiveAttempt) -> None:
-        if attempt.is_acknowledged and attempt.logs_complete:
-            self._departures.note_deletable(attempt.ref)
 
-    def _remove(self, attempts: Sequence[LiveAttempt]) -> None:
-        for attempt in attempts:
-            ref = attempt.ref
-            self._live.pop(ref, None)
-            self._departures.gone(ref)
-            self._events.drop(ref)
-            self._logs.drop(ref)
-            if attempt.is_handed_over and attempt.slot is not None:
-                self._executors[attempt.slot].forget(ref)
-            if attempt.has_directory:
-                self.rubbish.append(self._directory_of(ref))
-        if attempts:
-            self._intents.forget([attempt.ref for attempt in attempts])
-
-
-def _names(attempt: LiveAttempt) -> dict[str, object]:
-    return {
-        "job": attempt.template.job_id,
-        "task": attempt.template.spec.name,
-        "index": attempt.ref.index,
-        "attempt": attempt.ref.attempt,
-    }
+def _refs_of(batch: AssignmentBatch) -> list[AttemptRef]:
+    columns = zip(batch.index, batch.attempt, batch.fence, strict=True)
+    return [
+        AttemptRef(task_key=batch.task_key, index=index, attempt=attempt, fence=Fence(fence))
+        for index, attempt, fence in columns
+    ]

@@ -19,6 +19,8 @@ from windlass_proto.errors import Unavailable
 AGENT_GROUP = "agent"
 """Where the agent goes when its own group must be free of processes (`DelegateSubgroup=` of the unit)."""
 _LIMITS = ("memory", "pids")
+_PROTECTION = {"cpu.weight": "1000", "memory.low": str(256 << 20)}
+"""Of the agent's own group: ten times the usual share, and memory that is not taken back for others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,8 @@ class Containment:
         return self._memory is not None
 
     def slot_groups(self, number: int) -> SlotGroups:
-        """Made when missing."""
+        """Made when missing, also where somebody has removed the node's own group. Raises OSError."""
+        self._make_tops()
         groups = self._groups(number)
         for path in groups.paths():
             path.mkdir(exist_ok=True)
@@ -117,6 +120,20 @@ class Containment:
             (group / "cgroup.kill").write_text("1")
         except FileNotFoundError:
             self._kill_each(number)
+
+    def kill_others(self, number: int, *, spare: int) -> None:
+        """Ends all in the slot's group but its keeper `spare`. Nothing in it can fork meanwhile."""
+        group = self._groups(number).procs
+        if group is None or not group.exists():
+            return
+        freezer = group / "cgroup.freeze"
+        if freezer.exists():
+            freezer.write_text("1")
+        try:
+            self._kill_each(number, spare=spare)
+        finally:
+            if freezer.exists():
+                freezer.write_text("0")
 
     def is_empty(self, number: int) -> bool:
         """Also True where there are no groups to ask."""
@@ -137,12 +154,66 @@ class Containment:
                 if path:
                     path.rmdir()
 
+    def remove_empty(self) -> None:
+        """Groups that an agent before this one left, as after a kill -9, and in which nothing lives."""
+        for number in self.orphaned_slots(0):
+            self.remove(number)
+
+    def protect_agent(self) -> None:
+        """The agent's own group, where it has one, comes before commands when processor or memory is short.
+
+        Only on v2: elsewhere a process in the parent group weighs as much as all slots together anyway.
+        """
+        if self._unified is None:
+            return
+        own = self._unified.parent / AGENT_GROUP
+        for name, value in _PROTECTION.items():
+            with suppress(OSError):
+                if (own / name).exists():
+                    (own / name).write_text(value)
+
+    def siblings(self) -> tuple["Containment", ...]:
+        """The groups of other agents, dead or alive, that lie beside our own; see `orphans`."""
+        tops = [path for path in (self._unified, self._memory, self._pids) if path]
+        names = {found.name for top in tops for found in top.parent.glob("windlass-*") if found.is_dir()}
+
+        def beside(top: Path | None, name: str) -> Path | None:
+            return top.with_name(name) if top and top.with_name(name).exists() else None
+
+        return tuple(
+            Containment(
+                unified=beside(self._unified, name),
+                memory=beside(self._memory, name),
+                pids=beside(self._pids, name),
+            )
+            for name in sorted(names - {top.name for top in tops})
+        )
+
+    @property
+    def owner(self) -> str:
+        """As given to `find_containment`; "" where there are no groups."""
+        return self._top.name.removeprefix("windlass-") if self._top else ""
+
+    def pids_in(self) -> frozenset[int]:
+        """Everything that lives in any slot."""
+        if self._top is None or not self._top.exists():
+            return frozenset()
+        return frozenset(pid for slot in self._top.glob("slot-*") for pid in _processes(slot))
+
     def orphaned_slots(self, slots: int) -> tuple[int, ...]:
         """Numbers of groups beyond this node's slots, as after a change of its configuration."""
         if self._top is None or not self._top.exists():
             return ()
         names = (path.name.partition("slot-")[2] for path in self._top.iterdir() if path.is_dir())
         return tuple(sorted(int(name) for name in names if name.isdigit() and int(name) >= slots))
+
+    def _make_tops(self) -> None:
+        for top in (self._unified, self._memory, self._pids):
+            if top and not top.exists():
+                top.mkdir()
+                for controller, path in (("memory", self._memory), ("pids", self._pids)):
+                    if path == top == self._unified:
+                        _enable(top, controller)
 
     @property
     def _top(self) -> Path | None:
@@ -154,12 +225,12 @@ class Containment:
 
         return SlotGroups(procs=slot(self._top), memory=slot(self._memory), pids=slot(self._pids))
 
-    def _kill_each(self, number: int) -> None:
+    def _kill_each(self, number: int, *, spare: int = 0) -> None:
         """Before Linux 5.14, and on v1: nothing may fork while each is killed."""
         groups = self._groups(number)
         if groups.pids:
             (groups.pids / "pids.max").write_text("0")
-        for pid in _processes(groups.procs) if groups.procs else ():
+        for pid in set(_processes(groups.procs) if groups.procs else ()) - {spare}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

@@ -6,10 +6,10 @@ Slots with keepers are the executors of every agent; a benchmark of the coordina
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from windlass_agent.core.run_plan import CommandPlan, KeeperRecord
-from windlass_agent.runner.keeper_client import SlotInventory
+from windlass_agent.core.run_plan import CommandPlan, KeeperRecord, Lease
+from windlass_agent.runner.slot_inventory import SlotInventory
 from windlass_agent.spool.intents import SharedPart
-from windlass_proto.model.events import Happening
+from windlass_proto.model.events import Happening, LostOnNode, PrepareFailed
 from windlass_proto.model.ids import AttemptRef
 
 
@@ -23,7 +23,15 @@ class Executor(Protocol):
 
     def hand_over(self, plan: CommandPlan, *, share: str | None = None) -> None: ...
 
-    def stop(self, ref: AttemptRef) -> None: ...
+    def stop(self, ref: AttemptRef, *, grace_s: float | None = None) -> None:
+        """With the plan's grace, or this one if it is shorter."""
+
+    def renew_lease(self, lease: Lease) -> None:
+        """The node may keep what it has for so much longer."""
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it cannot be used, because processes in it could not be ended."""
 
     def forget(self, ref: AttemptRef) -> None: ...
 
@@ -34,7 +42,8 @@ class Executor(Protocol):
 
 
 OnRecord = Callable[[KeeperRecord], None]
-OnKeeperLost = Callable[[int, tuple[AttemptRef, ...]], None]
+OnKeeperLost = Callable[[int, tuple[AttemptRef, ...], LostOnNode | PrepareFailed], None]
+"""The keeper of a slot is gone, or cannot be started, and with it these attempts."""
 ExecutorFactory = Callable[[int, OnRecord, OnKeeperLost], Executor]
 """Makes the executor of the slot with the given number."""
 

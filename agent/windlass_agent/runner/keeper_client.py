@@ -10,13 +10,15 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
 import structlog
 
-from windlass_agent.core.run_plan import CommandPlan, ExitRecord, KeeperRecord, StartRecord
+from windlass_agent.core.readoption import KEEPER_LOST
+from windlass_agent.core.run_plan import CommandPlan, ExitRecord, KeeperRecord, Lease
+from windlass_agent.keeper.command import STUCK_S
 from windlass_agent.runner.cgroups import Containment
 from windlass_agent.runner.keeper_process import (
     KeeperSettings,
@@ -27,14 +29,17 @@ from windlass_agent.runner.keeper_process import (
     reap,
     start_keeper,
 )
+from windlass_agent.runner.left_processes import LeftProcesses
 from windlass_agent.runner.line_connection import LineConnection
 from windlass_agent.runner.plan_messages import PlanMessages
-from windlass_agent.runner.sessions import kill_session, session_members
+from windlass_agent.runner.slot_inventory import SlotInventory, read_findings
 from windlass_agent.spool.durable import JsonRecord, json_line
 from windlass_agent.spool.keeper_journal import JournalContent, JournalPins, read_content
 from windlass_agent.spool.keeper_records import read_exit, read_start, ref_from_json, ref_to_json
 from windlass_agent.spool.slot_dir import SlotDir
 from windlass_proto.errors import Conflict, Unavailable
+from windlass_proto.model.events import LostOnNode, PrepareFailed
+from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef
 
 MAX_DEPTH = 2048
@@ -44,13 +49,21 @@ HELLO_S = 15.0
 DEATH_S = 0.5
 """Between the end of a keeper's connection and of its lock; if that does not come, it hung up on us only."""
 EMPTY_S = 5.0
-"""For the processes of a lost keeper to vanish, before its attempts are given up without that proof."""
+"""For the processes of a lost keeper to vanish, before other things go on without that proof."""
+KILL_STUCK_S = 30.0
+"""For killed processes to vanish; then the attempt is told to be stuck and the slot is not used."""
+HUNG_S = 10.0
+"""Beyond a command's grace, for a keeper to end it or to say that it cannot; else it hangs itself."""
+GRACE_S = 30.0
+"""Of a command about which only an older keeper knows."""
 STUCK_LOOK_S = 1.0
 """Processes that would not vanish are killed again this often; until they are gone the slot is not used."""
 TIDY_S = 1.0
 """What commands left behind is removed this often at most."""
 LOOK_S = 0.003
 """While something is about to happen in another process."""
+
+_STUCK = f"its processes could not be ended within {KILL_STUCK_S:g} s"
 
 log = structlog.get_logger()
 
@@ -67,21 +80,6 @@ class KeeperPhase(StrEnum):
     BURIED = "BURIED"
     """It is gone; what it left running is being ended."""
     CLOSED = "CLOSED"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotInventory:
-    """What an earlier life of the agent left in a slot."""
-
-    running: AttemptRef | None = None
-    queued: tuple[AttemptRef, ...] = ()
-    ended: tuple[ExitRecord, ...] = ()
-    """All that the journal still holds; some may have been forgotten before."""
-    lost: tuple[AttemptRef, ...] = ()
-    """Begun, and the keeper ended without their exit record."""
-    alive: bool = False
-    rebooted: bool = False
-    """The lost ones were lost with the machine, not by the keeper's fault."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,7 +102,7 @@ class Slot:
         directory: Path,
         containment: Containment,
         on_record: Callable[[KeeperRecord], None],
-        on_keeper_lost: Callable[[int, tuple[AttemptRef, ...]], None],
+        on_keeper_lost: Callable[[int, tuple[AttemptRef, ...], LostOnNode | PrepareFailed], None],
         settings: KeeperSettings,
     ) -> None:
         self.number = number
@@ -126,12 +124,28 @@ class Slot:
         self._is_flush_due = False
         self._is_closing = False
         self._has_answered = False
-        self._strays: list[StartRecord] = []
-        """Commands of a dead keeper, to be found by their session where there is no group."""
+        self._start_problem = ""
+        """Why the newest keeper could not even be started."""
+        self._left = LeftProcesses(number, containment)
+        self._losing: tuple[AttemptRef, ...] = ()
+        """Attempts of a keeper that is gone, until their processes are."""
+        self._stuck_since = 0.0
+        """When the keeper first said that it cannot empty its group; 0 = it did not."""
+        self.is_stuck = False
+        """Processes in the slot could not be ended: it is not used until they are gone."""
+        self._grace_s = GRACE_S
+        """Of the command that the keeper had when it was reached."""
+        self._lease: Lease | None = None
+        self._told_lease: Lease | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._give_up_at = 0.0
         self._tidy_at = 0.0
         self._tidying: asyncio.Future[None] | None = None
+        self._spool_limits: JsonRecord = {
+            "is": "spool",
+            "attempt": settings.spool_limit_bytes,
+            "slot": settings.spool_slot_bytes,
+        }
 
     @property
     def depth(self) -> int:
@@ -156,10 +170,30 @@ class Slot:
         self._held[plan.ref] = held
         self._tell(held)
 
-    def stop(self, ref: AttemptRef) -> None:
-        """Its exit record will say `stopped`, unless it ended before. An unknown one is passed over."""
-        if ref in self._held:
-            self._tell({"is": "stop", "ref": ref_to_json(ref)})
+    def stop(self, ref: AttemptRef, *, grace_s: float | None = None) -> None:
+        """Its exit record will say `stopped`, unless it ended before. An unknown one is passed over.
+
+        `grace_s` can only shorten the plan's own.
+        """
+        held = self._held.get(ref)
+        if held is None:
+            return
+        message: JsonRecord = {"is": "stop", "ref": ref_to_json(ref)}
+        self._tell(message if grace_s is None else message | {"grace": grace_s})
+        patience_s = HUNG_S + (held.plan.kill_grace_s if held.plan else self._grace_s)
+        asyncio.get_running_loop().call_later(patience_s, self._look_whether_stopped, held)
+
+    def renew_lease(self, lease: Lease) -> None:
+        """Told to keepers that have work: only they could outlive it."""
+        self._lease = lease
+        if self._held:
+            self._tell_lease()
+
+    def limit_spool(self, *, attempt_bytes: int, slot_bytes: int) -> None:
+        """How much output may lie on this node: of one attempt, and of this slot."""
+        self._spool_limits = {"is": "spool", "attempt": attempt_bytes, "slot": slot_bytes}
+        if self._connection and self._phase in (KeeperPhase.LIVE, KeeperPhase.RETIRING):
+            self._connection.write(json_line(self._spool_limits))
 
     def forget(self, ref: AttemptRef) -> None:
         """Its records are not needed any more."""
@@ -172,8 +206,7 @@ class Slot:
             self._start_keeper()
         await self._leave(KeeperPhase.CONNECTING, KeeperPhase.BURIED, within_s=HELLO_S + 1)
         if self._phase not in (KeeperPhase.LIVE, KeeperPhase.RETIRING):
-            words = last_words(self._directory) or "it said nothing"
-            raise Unavailable(f"slot {self.number} has no keeper ({self._phase}): {words}")
+            raise Unavailable(self._why_no_keeper())
 
     async def adopt(self) -> SlotInventory:
         """May be repeated; with no effect on what runs."""
@@ -184,13 +217,23 @@ class Slot:
         is_alive = self._phase is KeeperPhase.LIVE
         inventory = self._read_inventory(is_alive=is_alive)
         if not is_alive:
-            self._bury()
-            await self._leave(KeeperPhase.BURIED, within_s=EMPTY_S + 1)
+            inventory = await self._end_the_lost(inventory)
         elif self._build != self._settings.build:
             self._enter(KeeperPhase.RETIRING)
             self._tell({"is": "shutdown", "kill": False})
         log.info("slot.adopted", slot=self.number, alive=is_alive, lost=len(inventory.lost))
         return inventory
+
+    async def _end_the_lost(self, inventory: SlotInventory) -> SlotInventory:
+        """Other slots do not wait long for processes that do not vanish; what is lost is told later then."""
+        self._bury()
+        await self._leave(KeeperPhase.BURIED, within_s=EMPTY_S)
+        if self._phase is not KeeperPhase.BURIED or not inventory.lost:
+            return inventory
+        *lost, last = inventory.lost
+        self._held[last] = _HeldPlan(ref=last, plan=None, is_told=True, is_started=True)
+        self._losing += (last,)
+        return replace(inventory, running=last, lost=tuple(lost))
 
     async def close(self, *, end_keeper: bool) -> None:
         """`end_keeper` False: the agent restarts; the keeper and its commands live on."""
@@ -244,10 +287,29 @@ class Slot:
         self._timer = asyncio.get_running_loop().call_later(delay_s, callback)
 
     def _start_keeper(self) -> None:
-        self._directory.make()
-        groups = self._containment.slot_groups(self.number)
-        self._pid, sock = start_keeper(self._directory, groups, self._settings)
+        try:
+            self._directory.make()
+            groups = self._containment.slot_groups(self.number)
+            self._pid, sock = start_keeper(self._directory, groups, self._settings)
+        except OSError as error:
+            self._on_failed_start(str(error))
+            return
         self._attach(sock, {"is": "hello"})
+
+    def _on_failed_start(self, why: str) -> None:
+        """The machine has no room, no processes, or somebody has removed what is ours; the next may do."""
+        self._start_problem = why
+        log.error("keeper.start_failed", slot=self.number, error=why)
+        refs = tuple(self._held)
+        self._held.clear()
+        self._outbox.clear()
+        if refs:
+            what = PrepareFailed(kind=FailureKind.INFRA_PREPARE, reason=self._why_no_keeper())
+            self._on_keeper_lost(self.number, refs, what)
+
+    def _why_no_keeper(self) -> str:
+        words = self._start_problem or last_words(self._directory) or "it said nothing"
+        return f"slot {self.number} has no keeper ({self._phase}): {words}"
 
     def _call_keeper(self) -> None:
         """A living one that is not connected."""
@@ -264,15 +326,18 @@ class Slot:
 
     def _attach(self, sock: socket.socket, hello: JsonRecord) -> None:
         self._has_answered = False
+        self._told_lease = None
+        self._start_problem = ""
         self._messages = PlanMessages()
         self._connection = LineConnection(sock, on_record=self._hear, on_closed=self._on_closed)
-        self._connection.write(json_line(hello))
+        self._connection.write(json_line(hello) + json_line(self._spool_limits))
         self._enter(KeeperPhase.CONNECTING)
         self._after(HELLO_S, lambda: kill_keeper(self._directory, self._pid))
 
     def _on_answer(self, about: JsonRecord) -> None:
         """It is reached; what it does not know of what it was told was lost with an earlier connection."""
         self._pid, self._build, self._has_answered = about["pid"], about["build"], True
+        self._grace_s = about.get("grace", GRACE_S)
         if self._timer:
             self._timer.cancel()
         running = ref_from_json(about["running"]) if about["running"] else None
@@ -287,6 +352,8 @@ class Slot:
             held.is_told = False
         self._outbox[:0] = missed
         self._enter(KeeperPhase.LIVE)
+        if self._held:
+            self._tell_lease()
         self._flush()
 
     # What is told
@@ -297,6 +364,14 @@ class Slot:
             self._is_flush_due = True
             asyncio.get_running_loop().call_soon(self._flush)
 
+    def _tell_lease(self) -> None:
+        """Before any plan that it is about."""
+        if self._connection is None or self._lease is None or self._lease is self._told_lease:
+            return
+        self._told_lease = self._lease
+        about = {"is": "lease", "until": self._lease.until_s, "grace": self._lease.kill_grace_s}
+        self._connection.write(json_line(about))
+
     def _flush(self) -> None:
         self._is_flush_due = False
         if not self._outbox:
@@ -305,6 +380,7 @@ class Slot:
             self._start_keeper()
         if self._connection is None or self._phase not in (KeeperPhase.LIVE, KeeperPhase.RETIRING):
             return
+        self._tell_lease()
         lines: list[bytes] = []
         later: list[_HeldPlan | JsonRecord] = []
         for item in self._outbox:
@@ -331,8 +407,25 @@ class Slot:
             case "keeper":
                 self._on_answer(record)
             case "stuck":
-                log.error("keeper.stuck", slot=self.number, attempt=record["ref"])
-                kill_keeper(self._directory, self._pid)
+                self._help()
+
+    def _help(self) -> None:
+        """The keeper could not empty its group; it goes on trying, and says so every few seconds."""
+        now_s = asyncio.get_running_loop().time()
+        if not self._stuck_since:
+            self._stuck_since = now_s - STUCK_S
+            log.warning("keeper.stuck", slot=self.number, hint="killed processes do not vanish")
+        if now_s - self._stuck_since < KILL_STUCK_S and self._pid is not None:
+            self._containment.kill_others(self.number, spare=self._pid)
+        else:
+            kill_keeper(self._directory, self._pid)
+
+    def _look_whether_stopped(self, held: _HeldPlan) -> None:
+        """A keeper that neither ends what it was told to end nor says why does not work any more."""
+        is_reached = self._phase in (KeeperPhase.LIVE, KeeperPhase.RETIRING)
+        if self._held.get(held.ref) is held and is_reached and not self._stuck_since:
+            log.error("keeper.hung", slot=self.number)
+            kill_keeper(self._directory, self._pid)
 
     def _deliver(self, record: KeeperRecord, segment: int) -> None:
         """Once each: what was read from the journal may come on the connection as well."""
@@ -341,6 +434,7 @@ class Slot:
             return
         if isinstance(record, ExitRecord):
             del self._held[record.ref]
+            self._stuck_since = 0.0
             self._pins.pin(record.ref, segment)
             self._tidy()
         elif held.is_started:
@@ -391,54 +485,61 @@ class Slot:
         for ref in lost:
             if ref in content.segment_of:
                 self._pins.pin(ref, content.segment_of[ref].number)
-        self._strays += [content.starts[ref] for ref in lost if ref in content.starts]
-        self._give_up_at = asyncio.get_running_loop().time() + EMPTY_S
+        self._left.note(content.starts[ref] for ref in lost if ref in content.starts)
+        self._losing = tuple(lost)
+        self._give_up_at = asyncio.get_running_loop().time() + (
+            EMPTY_S if self._stuck_since else KILL_STUCK_S
+        )
         self._enter(KeeperPhase.BURIED)
-        self._empty_group(tuple(lost))
+        self._empty_group()
 
-    def _empty_group(self, lost: tuple[AttemptRef, ...]) -> None:
+    def _empty_group(self) -> None:
         """Ends what the keeper left; tells that its attempts are lost when none of it can run any more."""
-        is_empty = self._containment.is_empty(self.number)
-        is_empty &= not any(session_members(stray.pid, stray.start_ticks) for stray in self._strays)
-        is_late = asyncio.get_running_loop().time() >= self._give_up_at
-        if not is_empty:
-            self._containment.kill_group(self.number)
-            for stray in self._strays:
-                kill_session(stray.pid, stray.start_ticks)
-            if not is_late:
-                self._after(LOOK_S, lambda: self._empty_group(lost))
-                return
-            log.error("slot.stuck", slot=self.number, hint="processes of an ended command cannot be killed")
-            self._after(STUCK_LOOK_S, lambda: self._empty_group(()))
+        if self._left.end():
+            self._tell_lost(self._why_lost())
+            if self.is_stuck:
+                log.info("slot.usable_again", slot=self.number)
+            self.is_stuck, self._stuck_since = False, 0.0
+            self._enter(KeeperPhase.ABSENT)
+            self._flush()
+        elif asyncio.get_running_loop().time() < self._give_up_at:
+            self._after(LOOK_S, self._empty_group)
+        else:
+            if not self.is_stuck:
+                log.error("slot.stuck", slot=self.number, hint="it is not used until its processes are gone")
+            self.is_stuck = True
+            self._tell_lost(LostOnNode(kind=FailureKind.INFRA_KILL_STUCK, reason=_STUCK))
+            self._after(STUCK_LOOK_S, self._empty_group)
+
+    def _why_lost(self) -> LostOnNode | PrepareFailed:
+        if self._stuck_since:
+            return LostOnNode(kind=FailureKind.INFRA_KILL_STUCK, reason=_STUCK)
+        if self._pid is not None and not self._has_answered:
+            return PrepareFailed(kind=FailureKind.INFRA_PREPARE, reason=self._why_no_keeper())
+        return LostOnNode(kind=FailureKind.INFRA_KEEPER_LOST, reason=KEEPER_LOST)
+
+    def _tell_lost(self, what: LostOnNode | PrepareFailed) -> None:
+        lost, self._losing = self._losing, ()
         for ref in lost:
             del self._held[ref]
         if lost:
             words = last_words(self._directory)
-            log.warning("keeper.lost", slot=self.number, attempts=len(lost), last_words=words)
-            self._on_keeper_lost(self.number, lost)
-        if is_empty:
-            self._strays.clear()
-            self._enter(KeeperPhase.ABSENT)
-            self._flush()
+            log.warning("keeper.lost", slot=self.number, attempts=len(lost), why=what.kind, last_words=words)
+            self._on_keeper_lost(self.number, lost, what)
 
     def _read_inventory(self, *, is_alive: bool) -> SlotInventory:
-        """Without what a living keeper still has: that is heard from it."""
         content = read_content(self._directory.read_journal())
         if content.damaged:
             log.warning("journal.damaged", slot=self.number, lines=content.damaged)
-        boot = boot_id()
-        old = {ref: segment for ref, segment in content.segment_of.items() if ref not in self._held}
-        for ref, segment in old.items():
-            self._pins.pin(ref, segment.number)
-        lost = tuple(ref for ref in old if ref not in content.ends)
-        rebooted = any(old[ref].boot_id not in ("", boot) for ref in lost)
-        if not rebooted:
-            self._strays = [content.starts[ref] for ref in lost if ref in content.starts]
+        found = read_findings(content, held=self._held, boot_id=boot_id())
+        for ref, segment in found.segments.items():
+            self._pins.pin(ref, segment)
+        self._left.note(found.strays)
         return SlotInventory(
             running=next((held.ref for held in self._held.values() if held.is_started), None),
             queued=tuple(held.ref for held in self._held.values() if not held.is_started),
-            ended=tuple(content.ends[ref] for ref in old if ref in content.ends),
-            lost=lost,
+            ended=found.ended,
+            lost=found.lost,
             alive=is_alive,
-            rebooted=rebooted,
+            rebooted=found.rebooted,
         )

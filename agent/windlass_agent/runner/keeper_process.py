@@ -28,12 +28,16 @@ class KeeperSettings:
     """One journal segment; about 4,000 short commands."""
     segment_bytes: int = SEGMENT_BYTES
     """One output segment."""
-    spool_limit_bytes: int = 1 << 30
-    """Output of one attempt that may wait on this node; what comes beyond is dropped and counted."""
+    spool_limit_bytes: int = 256 << 20
+    """Output of one attempt that may wait on this node, until the agent says otherwise."""
+    spool_slot_bytes: int = 1 << 30
+    """The same of the whole slot: its share of what may wait on the node."""
     drain_s: float = 5.0
     """After a command's end, for processes that still hold its output."""
     idle_exit_s: float = 600.0
     """A keeper with nothing to do and no agent ends: nobody may ever come back."""
+    pids_max: int = 8192
+    """Processes and threads of one attempt at once, where the machine can limit them; 0 = any number."""
     oom_score_adj: int = 500
     """Of commands: the kernel is to end them before their keeper."""
     crash_at: str = ""

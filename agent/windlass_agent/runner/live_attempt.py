@@ -7,7 +7,8 @@ from windlass_agent.core.run_plan import ExitRecord
 from windlass_agent.runner.steps.base import StepContext
 from windlass_agent.runner.task_template import TaskTemplate
 from windlass_proto.model.assignments import InventoryItem
-from windlass_proto.model.events import Exited, Happening
+from windlass_proto.model.events import Exited, Happening, LostOnNode
+from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef
 from windlass_proto.model.states import AttemptPhase
 
@@ -29,6 +30,8 @@ class LiveAttempt:
     is_held: bool = False
     """Found at the agent's start: nothing is done with it before the coordinator has confirmed it."""
     stop_requested: bool = False
+    is_preempted: bool = False
+    """It was to end because its machine goes away."""
     is_fenced: bool = False
     """It counts for nothing any more: nothing of it is told."""
     is_acknowledged: bool = False
@@ -50,6 +53,12 @@ class LiveAttempt:
     def uploads_results(self) -> bool:
         spec = self.template.spec
         return bool(spec.outputs or spec.stdout or spec.stderr)
+
+    @property
+    def is_given_up(self) -> bool:
+        """It ran, and was ended for a reason of the node: its exit code says nothing."""
+        record = self.exit
+        return record is not None and (record.disconnected or (self.is_preempted and record.stopped))
 
     def inventory_item(self) -> InventoryItem:
         return InventoryItem(
@@ -76,8 +85,20 @@ def never_began(record: ExitRecord) -> bool:
     return record.code is None and record.signal is None
 
 
-def exited_event(record: ExitRecord, *, finalizing: bool, note: str = "") -> Exited:
+def end_of(attempt: LiveAttempt, record: ExitRecord, *, finalizing: bool = False) -> Exited | LostOnNode:
     """The keeper's exit record as the coordinator is told of it."""
+    if not attempt.is_given_up:
+        return exited_event(record, finalizing=finalizing)
+    preempted = f"the machine was to be taken away; {record.reason}"
+    return LostOnNode(
+        kind=FailureKind.INFRA_NODE_LOST if record.disconnected else FailureKind.PREEMPTED,
+        reason=record.reason if record.disconnected else preempted,
+        stdout_end=record.stdout_end,
+        stderr_end=record.stderr_end,
+    )
+
+
+def exited_event(record: ExitRecord, *, finalizing: bool, note: str = "") -> Exited:
     return Exited(
         code=record.code,
         signal=record.signal,

@@ -9,7 +9,10 @@ from windlass_agent.spool.keeper_records import ref_to_json
 
 TEMPLATES = 8
 """That a keeper remembers; of more tasks at once, the one that came first is sent again."""
-_FIELDS = ("argv", "work_dir", "output_dir", "timeout_s", "kill_grace_s", "memory_bytes")
+_FIELDS = (
+    *("argv", "work_dir", "output_dir", "timeout_s", "kill_grace_s", "memory_bytes"),
+    *("outlive_s", "on_full_spool"),
+)
 
 
 class PlanMessages:

@@ -13,7 +13,7 @@ from windlass_agent.runner.executor import EventSink, LogSink
 from windlass_agent.runner.live_attempt import LiveAttempt, exited_event
 from windlass_agent.runner.step_runner import FinalRecord, StepRunner
 from windlass_agent.runner.steps.base import StepContext, StepFailure
-from windlass_proto.model.events import Finalized, FinalizeFailed, PrepareFailed, Preparing, StoppedEarly
+from windlass_proto.model.events import Finalized, FinalizeFailed, PrepareFailed, Preparing
 from windlass_proto.model.failures import FailureKind
 
 log = structlog.get_logger()
@@ -61,8 +61,8 @@ class SlowAttempts:
             log.exception("attempt.prepare_crashed", index=attempt.ref.index)
             outcome = StepFailure(kind=FailureKind.INFRA_PREPARE, reason=f"internal error: {problem!r}")
         attempt.context = None
-        if attempt.is_fenced or attempt.stop_requested:
-            self._runner.end(attempt, StoppedEarly())
+        if attempt.is_fenced or attempt.stop_requested or attempt.is_preempted:
+            self._runner.end_early(attempt)
             return
         match outcome:
             case StepFailure(kind=kind, reason=reason):

@@ -52,6 +52,14 @@ class StartQueue:
             waiting=self._waiting_count + self._book.queued,
         )
 
+    def withhold(self, number: int, is_unusable: bool) -> None:
+        """Whether nothing may start in this slot for now; may be said again."""
+        self._book.withhold(number, is_unusable)
+
+    @property
+    def withheld(self) -> int:
+        return self._book.withheld
+
     def add(self, attempt: LiveAttempt) -> None:
         attempt.is_waiting = True
         self._waiting.append(attempt)

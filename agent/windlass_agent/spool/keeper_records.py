@@ -50,9 +50,11 @@ def read_exit(record: JsonRecord, ref: AttemptRef) -> ExitRecord:
         started="status" in record,
         stopped=record.get("cause") == "stop",
         leftover_processes=record.get("left", 0),
+        disconnected=record.get("cause") == "disconnect",
     )
 
 
+_DISCONNECTED = "the coordinator was not heard for longer than run_for"
 _Judgement = tuple[int | None, int | None, FailureKind | None, str]
 """Code, signal, kind and reason."""
 
@@ -61,12 +63,14 @@ def _judge(record: JsonRecord) -> _Judgement:
     if "failed" in record:
         return _judge_failed_start(record["failed"])
     if "status" not in record:
-        return None, None, None, "stopped before it was started"
+        return None, None, None, _why_not_started(record.get("cause"))
     result = os.waitstatus_to_exitcode(record["status"])
     code, number = (result, None) if result >= 0 else (None, -result)
     how = f"exit code {code}" if number is None else f"signal {_signal_name(number)}"
     if record.get("cause") == "timeout":
         return code, number, FailureKind.TIMEOUT, f"ran longer than {record['timeout_s']:g} s; {how}"
+    if record.get("cause") == "disconnect":
+        return code, number, FailureKind.INFRA_NODE_LOST, f"{_DISCONNECTED}; {how}"
     if code == 0:
         return code, number, None, "stopped" if record.get("cause") == "stop" else ""
     kind = FailureKind.USER_SIGNAL if code is None else FailureKind.USER_EXIT
@@ -75,6 +79,10 @@ def _judge(record: JsonRecord) -> _Judgement:
     if record.get("oom"):
         return code, number, FailureKind.OOM, f"{_memory_limit(record)}; {how}"
     return code, number, kind, how
+
+
+def _why_not_started(cause: str | None) -> str:
+    return f"{_DISCONNECTED}; not started" if cause == "disconnect" else "stopped before it was started"
 
 
 def _memory_limit(record: JsonRecord) -> str:

@@ -11,7 +11,8 @@ import pytest
 
 from tests.support.keeper_slots import SlotUnderTest, a_slot, eventually, is_running
 from windlass_agent.runner.cgroups import Containment
-from windlass_agent.runner.keeper_client import KeeperPhase, SlotInventory
+from windlass_agent.runner.keeper_client import KeeperPhase
+from windlass_agent.runner.slot_inventory import SlotInventory
 from windlass_agent.spool.slot_dir import SlotDir
 from windlass_proto.errors import Unavailable
 
