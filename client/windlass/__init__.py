@@ -23,6 +23,8 @@ from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import (
     Argv,
     Command,
+    DisconnectPolicy,
+    FullSpool,
     InputMapping,
     JobSpec,
     OutputMapping,
@@ -62,7 +64,9 @@ __all__ = [
     "Command",
     "Conflict",
     "Denied",
+    "DisconnectPolicy",
     "FailureKind",
+    "FullSpool",
     "InputMapping",
     "InstanceCounts",
     "InstanceState",

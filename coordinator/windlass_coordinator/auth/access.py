@@ -54,6 +54,8 @@ METHODS: dict[str, Access] = {
     _CLUSTERS + "CreateJoinToken": Access.ADMIN,
     _NODES + "ListNodes": Access.USER,
     _NODES + "GetNode": Access.USER,
+    _NODES + "DrainNode": Access.USER,
+    _NODES + "ResumeNode": Access.USER,
 }
 
 
