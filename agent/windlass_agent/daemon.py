@@ -17,12 +17,15 @@ import structlog
 
 from windlass_agent.config import AgentSettings, failpoint, load_settings, load_storage, read_join_token
 from windlass_agent.core.backoff import Backoff
+from windlass_agent.core.disk_pressure import DiskReserve
 from windlass_agent.core.environment import NodeVariables
+from windlass_agent.core.intake import Intake
 from windlass_agent.core.prefetch import PrefetchLimits
 from windlass_agent.core.slots import HandOverLimits
 from windlass_agent.link.channel import Caller, Channels
 from windlass_agent.link.heartbeat import Heartbeat
 from windlass_agent.link.identity import load_identity, save_identity
+from windlass_agent.link.lease_watch import LeaseWatch
 from windlass_agent.link.log_shipper import LogShipper
 from windlass_agent.link.poller import Poller
 from windlass_agent.link.releaser import Releaser
@@ -37,12 +40,15 @@ from windlass_agent.runner.cgroups import find_containment
 from windlass_agent.runner.executor import Executor, ExecutorFactory, OnKeeperLost, OnRecord
 from windlass_agent.runner.keeper_client import Slot
 from windlass_agent.runner.keeper_process import KeeperSettings
+from windlass_agent.runner.node_watch import NodeWatch
 from windlass_agent.runner.slow_attempts import SlowAttempts
+from windlass_agent.runner.spool_quota import SpoolLimits, SpoolQuota, node_limit
 from windlass_agent.runner.start_queue import QueueSettings, StartQueue
 from windlass_agent.runner.step_runner import StepRunner
 from windlass_agent.runner.steps.base import StepSettings
 from windlass_agent.runner.task_template import TaskTemplates
 from windlass_agent.spool.attempt_dir import remove_attempt
+from windlass_agent.spool.disk_space import disk_space
 from windlass_agent.spool.intents import IntentJournal
 from windlass_agent.state_dir import StateDir
 from windlass_proto import failpoints
@@ -148,10 +154,17 @@ class _Agent:
         self._make_executor = make_executor
         self._boot_id = node.boot_id()
         self._login = NodeLogin(state.identity, load_identity(state.identity))
-        self._channels = Channels(settings.coordinator)
+        self._intake = Intake()
+        self._watch = LeaseWatch(clock=boot_seconds)
+        self._channels = Channels(
+            settings.coordinator,
+            keepalive=settings.link.keepalive,
+            keepalive_timeout=settings.link.keepalive_timeout,
+        )
         self._caller = Caller(
             backoff=Backoff(base=settings.link.retry_base, ceiling=settings.link.retry_ceiling),
             credential=self._login.credential,
+            check=self._watch.check,
         )
         self._work: _Work | None = None
 
@@ -184,6 +197,7 @@ class _Agent:
             login=self._login,
             facts=self._facts,
             boot_id=self._boot_id,
+            watch=self._watch,
             timeout_s=self._settings.link.call_timeout.total_seconds(),
             clock=boot_seconds,
         )
@@ -194,7 +208,9 @@ class _Agent:
             slow = SlowAttempts(work.runner, self._steps(), group, events=work.reporter, logs=work.logs)
             work.runner.attach(slow)
             group.create_task(_chores(work.runner))
-            group.create_task(session.serve(work.runner, self._loops(work)))
+            node_watch = self._node_watch(work)
+            group.create_task(node_watch.serve())
+            group.create_task(session.serve(work.runner, self._loops(work, node_watch)))
 
     def _build(self) -> _Work:
         settings, link = self._settings, self._settings.link
@@ -211,6 +227,7 @@ class _Agent:
             self._caller,
             window_bytes=link.log_window_bytes,
             chunk_bytes=link.log_chunk_bytes,
+            attempt_bytes=settings.spool.per_attempt_bytes,
             directory_of=self._state.attempt,
             clock=boot_seconds,
         )
@@ -258,17 +275,43 @@ class _Agent:
             now_s=boot_seconds(),
         )
 
-    def _loops(self, work: _Work) -> list[Loop]:
+    def _node_watch(self, work: _Work) -> NodeWatch:
+        spool, disk, runner = self._settings.spool, self._settings.disk, work.runner
+        node_bytes = spool.per_node_bytes or node_limit(disk_space(self._state.root))
+        quota = SpoolQuota(
+            work.executors,
+            SpoolLimits(per_attempt_bytes=spool.per_attempt_bytes, per_node_bytes=node_bytes),
+            slots=self._settings.slots,
+            backlog=lambda: work.logs.backlog_bytes,
+        )
+        return NodeWatch(
+            self._intake,
+            quota,
+            state_dir=self._state.root,
+            reserve=DiskReserve(size_bytes=disk.reserve_bytes, inodes=disk.reserve_inodes),
+            ended=lambda: runner.not_running,
+            ended_most=spool.ended_most,
+            on_open=runner.demand_changed.set,
+        )
+
+    def _loops(self, work: _Work, node_watch: NodeWatch) -> list[Loop]:
         link, channels, caller = self._settings.link, self._channels, self._caller
         timeout_s = link.call_timeout.total_seconds()
-        poller = Poller(channels, caller, work.runner, wait=link.poll_wait, timeout_s=timeout_s)
-        heartbeat = Heartbeat(channels, caller, work.runner, state_dir=self._state.root, clock=boot_seconds)
+        poller = Poller(channels, caller, work.runner, self._intake, wait=link.poll_wait, timeout_s=timeout_s)
+        heartbeat = Heartbeat(
+            channels,
+            caller,
+            work.runner,
+            self._intake,
+            self._watch,
+            usage=lambda: node_watch.usage,
+            clock=boot_seconds,
+        )
         releaser = Releaser(channels, caller, work.runner, timeout_s=timeout_s)
         return [
             lambda session: poller.serve(session.ref, wait=session.timing.poll_wait),
-            lambda session: heartbeat.serve(
-                session.ref, timing=session.timing, opened_at_s=session.sent_at_s
-            ),
+            lambda session: heartbeat.serve(session.ref),
+            lambda _session: self._watch.serve(work.runner),
             lambda session: work.reporter.serve(session.ref),
             lambda session: work.logs.serve(session.ref),
             lambda session: releaser.serve(session.ref),

@@ -26,13 +26,20 @@ class StreamOffsets:
     """Where the stream ends; None while the command runs."""
     revoked: bool = False
     """Nobody wants it any more."""
+    is_refused: bool = False
+    """The coordinator stores no more of it; what it has not got is told as one gap when the end is known."""
     waiting_since_s: float | None = None
     """When the oldest unsent byte was seen."""
     _rewinds: int = 0
 
     @property
     def is_complete(self) -> bool:
-        return self.revoked or (self.end is not None and self.durable >= self.end)
+        return self.end is not None and (self.revoked or self.durable >= self.end)
+
+    @property
+    def is_unwanted(self) -> bool:
+        """Nothing of it has to be kept for the coordinator."""
+        return self.revoked or self.is_refused
 
     def saw(self, produced: int, *, now_s: float) -> None:
         """The spool holds bytes up to `produced`."""
@@ -43,7 +50,9 @@ class StreamOffsets:
     @property
     def has_unsent(self) -> bool:
         """Whether something is to be sent, now or later."""
-        return not self.revoked and self.produced > self.sent
+        if self.revoked or (self.is_refused and self.end is None):
+            return False
+        return self.produced > self.sent
 
     def is_due(self, now_s: float) -> bool:
         """Whether something should be sent now."""

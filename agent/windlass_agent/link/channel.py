@@ -6,6 +6,7 @@ Two channels (decision D7): logs on the bulk channel cannot delay a heartbeat on
 import asyncio
 import random
 from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 import grpc
@@ -17,7 +18,9 @@ from windlass_proto.errors import (
     Conflict,
     Denied,
     InvalidRequest,
+    NoRoom,
     NotFound,
+    Overloaded,
     SessionLost,
     Unavailable,
     WindlassError,
@@ -31,12 +34,11 @@ Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
 ERROR_CODE_KEY = "windlass-error-code"
+PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _MESSAGE_LIMIT = 4 << 20
 _OPTIONS = (
     ("grpc.max_send_message_length", _MESSAGE_LIMIT),
     ("grpc.max_receive_message_length", _MESSAGE_LIMIT),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5_000),
@@ -44,7 +46,7 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 _BY_CODE: dict[str, type[WindlassError]] = {
-    kind.code: kind for kind in (InvalidRequest, NotFound, Conflict, Unavailable, Denied, SessionLost)
+    kind.code: kind for kind in (InvalidRequest, NotFound, Conflict, Unavailable, NoRoom, Denied, SessionLost)
 }
 _BY_STATUS: dict[grpc.StatusCode, type[WindlassError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
@@ -53,17 +55,28 @@ _BY_STATUS: dict[grpc.StatusCode, type[WindlassError]] = {
     grpc.StatusCode.PERMISSION_DENIED: Denied,
     grpc.StatusCode.UNIMPLEMENTED: InvalidRequest,
 }
+_LONGEST_PUSHBACK_MS = 60_000
+"""Nobody is put off for longer by one answer."""
 
 log = structlog.get_logger()
 
 
 class Channels:
-    """The way to one coordinator. Used inside the event loop that made it."""
+    """The way to one coordinator. Used inside the event loop that made it.
 
-    def __init__(self, target: str) -> None:
+    A connection whose other end is gone without a word is given up `keepalive_timeout` after something was
+    sent on it, or after `keepalive` more when it was quiet.
+    """
+
+    def __init__(self, target: str, *, keepalive: timedelta, keepalive_timeout: timedelta) -> None:
         self.target = target
-        self._control = grpc.aio.insecure_channel(target, options=_OPTIONS)
-        self._bulk = grpc.aio.insecure_channel(target, options=_OPTIONS)
+        options = (
+            *_OPTIONS,
+            ("grpc.keepalive_time_ms", _milliseconds(keepalive)),
+            ("grpc.keepalive_timeout_ms", _milliseconds(keepalive_timeout)),
+        )
+        self._control = grpc.aio.insecure_channel(target, options=options)
+        self._bulk = grpc.aio.insecure_channel(target, options=options)
         self.control: AgentServiceAsyncStub = AgentServiceStub(self._control)
         self.bulk: AgentServiceAsyncStub = AgentServiceStub(self._bulk)
 
@@ -73,12 +86,21 @@ class Channels:
 
 
 class Caller:
-    """Makes calls with the node's credential, each with a deadline."""
+    """Makes calls with the node's credential, each with a deadline.
 
-    def __init__(self, *, backoff: Backoff, credential: Callable[[], str]) -> None:
+    While the coordinator cannot be reached only the lifeline (heartbeats, OpenSession) tries again and again;
+    everything else waits for its success, so that an agent without coordinator makes less than a call a
+    second.
+    """
+
+    def __init__(self, *, backoff: Backoff, credential: Callable[[], str], check: Callable[[], None]) -> None:
+        """`check` is asked before each call; it raises SessionLost when none may be made."""
         self._backoff = backoff
         self._credential = credential
+        self.check = check
         self._is_reached = True
+        self._lifeline_holds = asyncio.Event()
+        self._lifeline_holds.set()
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         credential = self._credential()
@@ -92,6 +114,7 @@ class Caller:
         timeout_s: float,
     ) -> Reply:
         """Raises one of our errors."""
+        self.check()
         try:
             reply = await method(request, timeout=timeout_s, metadata=self.metadata())
         except grpc.aio.AioRpcError as problem:
@@ -99,6 +122,22 @@ class Caller:
             self._note(error)
             raise error from problem
         self._note(None)
+        return reply
+
+    async def lifeline(
+        self,
+        method: "grpc.aio.UnaryUnaryMultiCallable[Request, Reply]",
+        request: Request,
+        *,
+        timeout_s: float,
+    ) -> Reply:
+        """As `once`; what it comes to tells all others whether trying is worth it."""
+        try:
+            reply = await self.once(method, request, timeout_s=timeout_s)
+        except Unavailable:
+            self._lifeline_holds.clear()
+            raise
+        self._lifeline_holds.set()
         return reply
 
     async def persist(
@@ -116,11 +155,12 @@ class Caller:
             except Unavailable as problem:
                 failures += 1
                 log.debug("call.failed", reason=str(problem), failures=failures)
-                await self.pause(failures)
+                await self.pause(failures, problem)
+                await self._lifeline_holds.wait()
 
     def _note(self, error: WindlassError | None) -> None:
         """People hear once that the coordinator is gone, and once that it is back."""
-        is_reached = not isinstance(error, Unavailable)
+        is_reached = not isinstance(error, Unavailable) or isinstance(error, Overloaded | NoRoom)
         if is_reached != self._is_reached:
             self._is_reached = is_reached
             if is_reached:
@@ -128,15 +168,30 @@ class Caller:
             else:
                 log.warning("coordinator.unreachable", reason=str(error))
 
-    async def pause(self, failures: int) -> None:
-        delay = self._backoff.delay(failures, jitter=random.random())
+    async def pause(self, failures: int, problem: WindlassError | None = None) -> None:
+        """Not shorter than the coordinator asked for, and jitter on top: others were asked the same."""
+        jitter = random.random()
+        delay = self._backoff.delay(failures, jitter=jitter)
+        if isinstance(problem, Overloaded):
+            delay = max(delay, problem.retry_after * (1 + jitter))
         await asyncio.sleep(delay.total_seconds())
 
 
 def translated(problem: grpc.aio.AioRpcError) -> WindlassError:
     """Everything that is not known to be final counts as not reachable now."""
     metadata = problem.trailing_metadata()
-    given = dict(metadata).get(ERROR_CODE_KEY, "") if metadata is not None else ""
-    code = given.decode() if isinstance(given, bytes) else str(given)
-    kind = _BY_CODE.get(code) or _BY_STATUS.get(problem.code(), Unavailable)
-    return kind(problem.details() or problem.code().name)
+    given = dict(metadata) if metadata is not None else {}
+    words = problem.details() or problem.code().name
+    pushback = _text(given.get(PUSHBACK_KEY, ""))
+    if pushback.isdigit():
+        return Overloaded(words, retry_after=timedelta(milliseconds=min(int(pushback), _LONGEST_PUSHBACK_MS)))
+    kind = _BY_CODE.get(_text(given.get(ERROR_CODE_KEY, ""))) or _BY_STATUS.get(problem.code(), Unavailable)
+    return kind(words)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _milliseconds(duration: timedelta) -> int:
+    return int(duration.total_seconds() * 1000)

@@ -6,6 +6,7 @@ import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from windlass_agent.spool.durable import write_whole
 from windlass_proto.errors import InvalidRequest
 
 
@@ -38,9 +39,19 @@ def load_identity(path: Path) -> NodeIdentity:
 
 
 def save_identity(path: Path, identity: NodeIdentity) -> None:
-    """Written beside the old one and renamed: a crash leaves one or the other."""
-    beside = path.with_name(path.name + ".new")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(asdict(identity), file)
-    beside.replace(path)
+    """Written beside the old one and renamed: a crash leaves one or the other.
+
+    On a full disk it is written over the old one, which has its place already: a nonce that was lost would
+    make this node pass for a copy of itself.
+    """
+    data = json.dumps(asdict(identity)).encode()
+    try:
+        write_whole(path, data)
+    except OSError:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(descriptor).st_size
+            if os.pwrite(descriptor, data.ljust(size), 0) < len(data):
+                raise
+        finally:
+            os.close(descriptor)

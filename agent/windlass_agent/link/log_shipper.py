@@ -7,7 +7,7 @@ again from what is known to be on the coordinator's disk.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,18 +56,26 @@ class LogShipper:
         *,
         window_bytes: int,
         chunk_bytes: int,
+        attempt_bytes: int,
         directory_of: Callable[[AttemptRef], Path],
         clock: Callable[[], float],
     ) -> None:
         self._channels, self._caller = channels, caller
         self._window_bytes = window_bytes
-        self._streams = LogStreams(chunk_bytes=chunk_bytes, directory_of=directory_of, clock=clock)
+        self._streams = LogStreams(
+            chunk_bytes=chunk_bytes, attempt_bytes=attempt_bytes, directory_of=directory_of, clock=clock
+        )
         self._wake = asyncio.Event()
         self._active = asyncio.Event()
         self._next_look_s = 0.0
         self._in_flight: deque[LogPiece] = deque()
         self._in_flight_bytes = 0
         self._flight_changed = asyncio.Event()
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Output of commands that have ended, which the coordinator does not have yet."""
+        return self._streams.backlog_bytes
 
     def attach(self, on_complete: Callable[[AttemptRef], None]) -> None:
         """`on_complete` hears of attempts whose output is wholly on the coordinator (or not wanted)."""
@@ -91,18 +99,19 @@ class LogShipper:
     async def serve(self, session: SessionRef) -> None:
         """Returns when the session is lost."""
         failures = 0
-        while True:
-            piece = await self._wait_for_piece(None)
-            if piece is None:
-                continue
-            end = await self._call(session, piece)
-            if end is _CallEnd.SESSION_LOST:
-                return
-            failures = failures + 1 if end is _CallEnd.BROKEN else 0
-            if failures:
-                await self._caller.pause(failures)
+        try:
+            while True:
+                pieces = await self._wait_for_pieces(None)
+                end = await self._call(session, pieces)
+                if end is _CallEnd.SESSION_LOST:
+                    return
+                failures = failures + 1 if end is _CallEnd.BROKEN else 0
+                if failures:
+                    await self._caller.pause(failures)
+        finally:
+            self._streams.start_over()
 
-    async def _call(self, session: SessionRef, first: LogPiece) -> _CallEnd:
+    async def _call(self, session: SessionRef, first: Sequence[LogPiece]) -> _CallEnd:
         call: _Call = self._channels.bulk.AppendLog(timeout=_CALL_S, metadata=self._caller.metadata())
         self._flight_changed.clear()
         try:
@@ -121,18 +130,20 @@ class LogShipper:
             self._in_flight_bytes = 0
             self._streams.start_over()
 
-    async def _send(self, call: "_Call", session: SessionRef, first: LogPiece) -> _CallEnd:
-        piece: LogPiece | None = first
+    async def _send(self, call: "_Call", session: SessionRef, first: Sequence[LogPiece]) -> _CallEnd:
+        pieces = first
         session_message: wire.SessionRef | None = convert.session_ref_to_wire(session)
         try:
-            while piece is not None:
-                self._in_flight.append(piece)
-                self._in_flight_bytes += len(piece.data)
-                self._flight_changed.set()
-                await call.write(_message(piece, session_message))
-                session_message = None
+            while pieces:
+                self._caller.check()
+                for piece in pieces:
+                    self._in_flight.append(piece)
+                    self._in_flight_bytes += len(piece.data)
+                    self._flight_changed.set()
+                    await call.write(_message(piece, session_message))
+                    session_message = None
                 await self._wait_for_room()
-                piece = await self._wait_for_piece(_IDLE_S)
+                pieces = await self._wait_for_pieces(_IDLE_S)
             await call.done_writing()
             async with asyncio.timeout(_IDLE_S):
                 await call.code()
@@ -140,6 +151,8 @@ class LogShipper:
             return _CallEnd.IDLE
         except grpc.aio.AioRpcError as problem:
             return _end_of(problem)
+        except SessionLost:
+            return _CallEnd.SESSION_LOST
         except asyncio.InvalidStateError:  # what write() raises when the call has ended meanwhile
             return await _end_of_call(call)
         return _CallEnd.IDLE
@@ -165,7 +178,7 @@ class LogShipper:
         piece = self._in_flight.popleft()
         self._in_flight_bytes -= len(piece.data)
         self._flight_changed.set()
-        await self._streams.answered(piece, reply.durable_end, revoked=reply.revoked)
+        await self._streams.answered(piece, reply.durable_end, revoked=reply.revoked, quota=reply.quota)
         self._wake.set()
 
     async def _wait_for_room(self) -> None:
@@ -173,8 +186,8 @@ class LogShipper:
             self._flight_changed.clear()
             await self._flight_changed.wait()
 
-    async def _wait_for_piece(self, idle_s: float | None) -> LogPiece | None:
-        """The next piece that is due; None after `idle_s` without one and with nothing under way."""
+    async def _wait_for_pieces(self, idle_s: float | None) -> Sequence[LogPiece]:
+        """The next pieces that are due; none after `idle_s` without one and with nothing under way."""
         loop = asyncio.get_running_loop()
         idle_until_s = None if idle_s is None else loop.time() + idle_s
         while True:
@@ -182,14 +195,14 @@ class LogShipper:
             if loop.time() >= self._next_look_s:
                 self._next_look_s = loop.time() + _LOOK_EVERY_S
                 await self._streams.look()
-            piece = await self._streams.next_piece()
-            if piece is not None:
-                return piece
+            pieces = await self._streams.next_pieces()
+            if pieces:
+                return pieces
             if idle_until_s is None and not self._streams.is_watching:
                 self._active.clear()
                 await self._active.wait()
             if idle_until_s is not None and loop.time() >= idle_until_s and not self._in_flight:
-                return None
+                return ()
             # Not woken by each command that starts: short ones come and go between two looks.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_EVERY_S):

@@ -8,17 +8,22 @@ what has something to send stands in a queue, and only commands that still run a
 import asyncio
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from windlass_agent.core.log_offsets import SentPiece, StreamOffsets
-from windlass_agent.spool.attempt_dir import OutputSpool
+from windlass_agent.spool.attempt_dir import SEGMENT_BYTES, OutputSpool
 from windlass_proto.model.ids import AttemptRef
 from windlass_proto.model.states import LogStream
 
-_RELEASE_BYTES = 8 << 20
-"""Uploaded bytes are deleted from the spool in steps of this size, that of a segment."""
+_PIECES_AT_ONCE = 128
+"""Read by one thread: going to a thread and back costs more than reading a short output."""
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -28,6 +33,9 @@ class ShippedStream:
     spool: OutputSpool
     offsets: StreamOffsets
     released: int = 0
+    """Whatever lies below in the spool has been deleted, as far as whole segments go."""
+    lies_here: int = 0
+    """Bytes of the spool that count as backlog: of a command that has ended."""
     is_queued: bool = False
     """It has something to send, now or in a moment."""
 
@@ -51,6 +59,7 @@ class _Shipment:
     """The spool is still needed when its bytes are on the coordinator."""
     streams: tuple[ShippedStream, ...] = ()
     """Made when the command has written something."""
+    is_revoked: bool = False
 
 
 class LogStreams:
@@ -58,11 +67,16 @@ class LogStreams:
         self,
         *,
         chunk_bytes: int,
+        attempt_bytes: int,
         directory_of: Callable[[AttemptRef], Path],
         clock: Callable[[], float],
     ) -> None:
-        self._chunk_bytes, self._directory_of, self._clock = chunk_bytes, directory_of, clock
+        """`attempt_bytes` is how much of one attempt may lie in its spool."""
+        self._chunk_bytes, self._attempt_bytes = chunk_bytes, attempt_bytes
+        self._directory_of, self._clock = directory_of, clock
         self.on_complete: Callable[[AttemptRef], None] = _ignore
+        self.backlog_bytes = 0
+        """What lies in spools of commands that have ended."""
         self._shipments: dict[AttemptRef, _Shipment] = {}
         self._silent: dict[AttemptRef, None] = {}
         """Commands that run and have written nothing yet."""
@@ -93,6 +107,7 @@ class LogStreams:
         for stream, end in zip(shipment.streams, ends, strict=True):
             stream.offsets.end = end
             self._saw(stream, end)
+            self._count(stream, min(end - stream.released, self._attempt_bytes))
         # All of it may have been sent, and answered, while the command still ran.
         return not self._is_done(ref, shipment)
 
@@ -107,6 +122,7 @@ class LogStreams:
         shipment = self._shipments.pop(ref, None)
         for stream in shipment.streams if shipment else ():
             stream.offsets.revoked = True  # the queue passes over it
+            self._count(stream, 0)
 
     def start_over(self) -> None:
         """The connection broke: what was not answered is sent again."""
@@ -125,36 +141,52 @@ class LogStreams:
             ends = await asyncio.to_thread(_produced, growing)
             for stream, end in zip(growing, ends, strict=True):
                 self._saw(stream, end)
+            for stream in [stream for stream in growing if stream.offsets.is_unwanted]:
+                if stream.ref in self._shipments and not self._shipments[stream.ref].keeps_spool:
+                    await self._release(stream, stream.offsets.produced)
 
-    async def next_piece(self) -> LogPiece | None:
-        """From the next stream in turn that is due; None when none is."""
-        now_s = self._clock()
-        for _ in range(len(self._queue)):
-            stream = self._queue.popleft()
-            stream.is_queued = False
-            if not stream.offsets.has_unsent:
-                continue
-            if stream.offsets.is_due(now_s):
-                piece = await self._cut(stream)
-                self._enqueue(stream)
-                return piece
-            self._enqueue(stream)
-        return None
+    async def next_pieces(self) -> list[LogPiece]:
+        """One of each stream in turn that is due, about as much as one message takes; none when none is."""
+        due = self._due()
+        if not due:
+            return []
+        return self._pieces(due, await asyncio.to_thread(_read_all, due, self._chunk_bytes))
 
-    async def answered(self, piece: LogPiece, durable_end: int, *, revoked: bool) -> None:
+    async def answered(
+        self, piece: LogPiece, durable_end: int, *, revoked: bool = False, quota: bool = False
+    ) -> None:
         """The coordinator's reply to a piece."""
         stream = piece.stream
         stream.offsets.answered(piece.sent, durable_end, now_s=self._clock())
-        stream.offsets.revoked |= revoked
+        stream.offsets.is_refused |= quota
         self._enqueue(stream)
         shipment = self._shipments.get(stream.ref)
         if shipment is None:
             return
-        if self._is_done(stream.ref, shipment):
-            return
-        if not shipment.keeps_spool and stream.offsets.durable - stream.released >= _RELEASE_BYTES:
-            stream.released = stream.offsets.durable
-            await asyncio.to_thread(stream.spool.release, stream.released)
+        if revoked or (quota and piece.gap_bytes and durable_end < piece.sent.end):
+            self._revoke(stream.ref, shipment)
+        if not self._is_done(stream.ref, shipment) and not shipment.keeps_spool:
+            await self._release(stream, stream.offsets.durable)
+
+    def _revoke(self, ref: AttemptRef, shipment: _Shipment) -> None:
+        """Nobody wants the attempt's output; while its command runs, what it writes is thrown away."""
+        if not shipment.is_revoked:
+            shipment.is_revoked = True
+            log.warning("logs.revoked", task_key=ref.task_key, index=ref.index, attempt=ref.attempt)
+        for stream in shipment.streams:
+            stream.offsets.revoked = True
+
+    async def _release(self, stream: ShippedStream, below: int) -> None:
+        """Deletes what is not needed any more, once it is worth it."""
+        if below // SEGMENT_BYTES > stream.released // SEGMENT_BYTES:
+            stream.released = below
+            if stream.offsets.end is not None:
+                self._count(stream, min(stream.offsets.end - below, self._attempt_bytes))
+            await asyncio.to_thread(stream.spool.release, below)
+
+    def _count(self, stream: ShippedStream, lies_here: int) -> None:
+        self.backlog_bytes += lies_here - stream.lies_here
+        stream.lies_here = lies_here
 
     def _is_done(self, ref: AttemptRef, shipment: _Shipment) -> bool:
         """Whether all of it has arrived; then this is told, and nothing more is looked at."""
@@ -189,23 +221,53 @@ class LogStreams:
             stream.is_queued = True
             self._queue.append(stream)
 
-    async def _cut(self, stream: ShippedStream) -> LogPiece:
-        """The next piece of a stream that is due."""
-        offsets = stream.offsets
-        offset = offsets.sent
-        data, crc32, produced = await asyncio.to_thread(_read, stream, offset, self._chunk_bytes)
+    def _due(self) -> list[tuple[ShippedStream, int]]:
+        """Takes streams from the queue that have something to send now, each with where it goes on."""
         now_s = self._clock()
-        offsets.saw(produced, now_s=now_s)
-        gap_bytes, gap_reason = (0, "") if data else _gap_at(stream, offset)
-        return LogPiece(
-            stream=stream,
-            offset=offset,
-            data=data,
-            crc32=crc32,
-            gap_bytes=gap_bytes,
-            gap_reason=gap_reason,
-            sent=offsets.sending(len(data) or gap_bytes, now_s=now_s),
-        )
+        due = []
+        left = self._chunk_bytes
+        for _ in range(len(self._queue)):
+            stream = self._queue.popleft()
+            stream.is_queued = False
+            if stream.offsets.is_due(now_s):
+                due.append((stream, stream.offsets.sent))
+                left -= stream.offsets.produced - stream.offsets.sent
+                if left <= 0 or len(due) >= _PIECES_AT_ONCE:
+                    break
+            else:
+                self._enqueue(stream)
+        return due
+
+    def _pieces(self, due: Sequence[tuple[ShippedStream, int]], cuts: Iterable["_Cut"]) -> list[LogPiece]:
+        pieces = []
+        now_s = self._clock()
+        for (stream, offset), cut in zip(due, cuts, strict=True):
+            offsets = stream.offsets
+            if offsets.sent == offset and not offsets.revoked:  # else it was rewound while it was read
+                offsets.saw(cut.produced, now_s=now_s)
+                gap_bytes, gap_reason = (0, "") if cut.data else _gap_at(stream, offset)
+                pieces.append(
+                    LogPiece(
+                        stream=stream,
+                        offset=offset,
+                        data=cut.data,
+                        crc32=cut.crc32,
+                        gap_bytes=gap_bytes,
+                        gap_reason=gap_reason,
+                        sent=offsets.sending(len(cut.data) or gap_bytes, now_s=now_s),
+                    )
+                )
+            self._enqueue(stream)
+        return pieces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cut:
+    """What was read of a stream."""
+
+    data: bytes
+    crc32: int
+    produced: int
 
 
 def _ignore(_ref: AttemptRef) -> None:
@@ -216,14 +278,25 @@ def _produced(streams: Iterable[ShippedStream]) -> list[int]:
     return [stream.spool.produced_end() for stream in streams]
 
 
-def _read(stream: ShippedStream, offset: int, limit: int) -> tuple[bytes, int, int]:
-    data = stream.spool.read(offset, limit)
-    return data, zlib.crc32(data), stream.spool.produced_end()
+def _read_all(due: Iterable[tuple[ShippedStream, int]], limit: int) -> list[_Cut]:
+    return [_read(stream, offset, limit) for stream, offset in due]
+
+
+def _read(stream: ShippedStream, offset: int, limit: int) -> _Cut:
+    """A broken disk has no bytes: what it held is told as missing."""
+    try:
+        data = b"" if stream.offsets.is_refused else stream.spool.read(offset, limit)
+        return _Cut(data=data, crc32=zlib.crc32(data), produced=stream.spool.produced_end())
+    except OSError:
+        return _Cut(data=b"", crc32=0, produced=0)
 
 
 def _gap_at(stream: ShippedStream, offset: int) -> tuple[int, str]:
     """How much is missing from `offset` on, and why; everything known, when the spool cannot say."""
-    for gap in stream.spool.gaps():
-        if gap.offset <= offset < gap.offset + gap.length:
-            return gap.offset + gap.length - offset, gap.reason
+    if stream.offsets.is_refused:
+        return stream.offsets.produced - offset, "beyond what the coordinator stores of one log"
+    with suppress(OSError):
+        for gap in stream.spool.gaps():
+            if gap.offset <= offset < gap.end:
+                return gap.end - offset, gap.reason
     return stream.offsets.produced - offset, "missing on the node"

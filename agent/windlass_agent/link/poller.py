@@ -6,17 +6,19 @@ as there is room again, which loses nothing: commands come with heartbeats too.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 
 import structlog
 
+from windlass_agent.core.intake import Intake, Obstacle
+from windlass_agent.core.prefetch import Demand
 from windlass_agent.link.channel import Caller, Channels
 from windlass_agent.link.work import Work
 from windlass_proto import convert
 from windlass_proto.errors import Denied, SessionLost
 from windlass_proto.failpoints import reach
-from windlass_proto.model.assignments import SessionRef
+from windlass_proto.model.assignments import AssignmentBatch, SessionRef
 from windlass_proto.v1 import agent_pb2 as wire
 
 _PATIENCE_S = 0.1
@@ -25,14 +27,23 @@ _PATIENCE_S = 0.1
 _BREATH_S = 0.001
 """About what a command takes to start; the poll is parked again before a short command has ended."""
 
+_NO_DEMAND = Demand(want=0, is_urgent=False)
+
 log = structlog.get_logger()
 
 
 class Poller:
     def __init__(
-        self, channels: Channels, caller: Caller, work: Work, *, wait: timedelta, timeout_s: float
+        self,
+        channels: Channels,
+        caller: Caller,
+        work: Work,
+        intake: Intake,
+        *,
+        wait: timedelta,
+        timeout_s: float,
     ) -> None:
-        self._channels, self._caller, self._work = channels, caller, work
+        self._channels, self._caller, self._work, self._intake = channels, caller, work, intake
         self._wait, self._timeout_s = wait, timeout_s
         self._seq = 0
         self._refusals = 0
@@ -53,7 +64,7 @@ class Poller:
 
     async def _choose_want(self) -> int:
         """What to ask for, after waiting a moment when asking now is not worth it."""
-        demand = self._work.demand()
+        demand = self._demand()
         if demand.is_urgent:
             return demand.want
         try:
@@ -61,10 +72,13 @@ class Poller:
                 while not demand.is_urgent:
                     self._work.demand_changed.clear()
                     await self._work.demand_changed.wait()
-                    demand = self._work.demand()
+                    demand = self._demand()
         except TimeoutError:
-            demand = self._work.demand()
+            demand = self._demand()
         return demand.want
+
+    def _demand(self) -> Demand:
+        return self._work.demand() if self._intake.is_open else _NO_DEMAND
 
     async def _poll(self, session: SessionRef, want: int, wait: timedelta) -> wire.PollReply | None:
         """None when it was abandoned. A retry after a transport error has the same number."""
@@ -84,7 +98,7 @@ class Poller:
     async def _until_demand(self, call: Coroutine[None, None, wire.PollReply]) -> wire.PollReply | None:
         async with asyncio.TaskGroup() as group:
             polling = group.create_task(_outcome(call))
-            waiting = group.create_task(self._demand())
+            waiting = group.create_task(self._urgent_demand())
             await asyncio.wait({polling, waiting}, return_when=asyncio.FIRST_COMPLETED)
             polling.cancel()
             waiting.cancel()
@@ -95,8 +109,8 @@ class Poller:
             raise outcome
         return outcome
 
-    async def _demand(self) -> None:
-        while not self._work.demand().is_urgent:
+    async def _urgent_demand(self) -> None:
+        while not self._demand().is_urgent:
             self._work.demand_changed.clear()
             await self._work.demand_changed.wait()
 
@@ -110,14 +124,25 @@ class Poller:
 
     async def _apply(self, reply: wire.PollReply) -> None:
         if reply.batches:
-            self._work.accept([convert.assignment_batch_from_wire(batch) for batch in reply.batches])
-            reach("agent.poll.after_accept")
+            self._take([convert.assignment_batch_from_wire(batch) for batch in reply.batches])
         if reply.stops:
             self._work.stop([convert.attempt_ref_from_wire(ref) for ref in reply.stops])
         self._refusals = self._refusals + 1 if reply.go_away else 0
         if reply.go_away:
             log.info("coordinator.leaving")
             await self._caller.pause(self._refusals)
+
+    def _take(self, batches: Sequence[AssignmentBatch]) -> None:
+        """What comes although nothing is wanted any more was asked for before that."""
+        if not self._intake.is_open:
+            self._work.turn_down(batches)
+            return
+        try:
+            self._work.accept(batches)
+        except OSError as problem:
+            if self._intake.close(Obstacle.STATE, f"the state directory cannot be written: {problem}"):
+                log.error("intents.failed", reason=str(problem))
+        reach("agent.poll.after_accept")
 
 
 async def _outcome(call: Coroutine[None, None, wire.PollReply]) -> wire.PollReply | SessionLost | Denied:

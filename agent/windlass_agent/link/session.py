@@ -14,10 +14,11 @@ import structlog
 
 from windlass_agent.link.channel import Caller, Channels
 from windlass_agent.link.identity import NodeIdentity, save_identity
+from windlass_agent.link.lease_watch import LeaseWatch
 from windlass_agent.link.work import Work
 from windlass_agent.node.facts import PROTOCOL_VERSION
 from windlass_proto import convert
-from windlass_proto.errors import InvalidRequest, SessionLost, Unavailable
+from windlass_proto.errors import InvalidRequest, SessionLost, Unavailable, WindlassError
 from windlass_proto.failpoints import reach
 from windlass_proto.model.assignments import SessionRef, Timing
 from windlass_proto.model.ids import NodeId
@@ -31,8 +32,6 @@ log = structlog.get_logger()
 class OpenedSession:
     ref: SessionRef
     timing: Timing
-    sent_at_s: float
-    """When OpenSession was sent: the lease counts from here."""
 
 
 Loop = Callable[[OpenedSession], Awaitable[None]]
@@ -63,11 +62,13 @@ class SessionKeeper:
         login: NodeLogin,
         facts: NodeFacts,
         boot_id: str,
+        watch: LeaseWatch,
         timeout_s: float,
         clock: Callable[[], float],
     ) -> None:
         self._channels, self._caller, self._login, self._facts = channels, caller, login, facts
         self._boot_id, self._timeout_s, self._clock = boot_id, timeout_s, clock
+        self._watch = watch
 
     async def join(self, token: str) -> None:
         """Once in a node's life; does nothing when it has joined. Raises Denied for a bad token."""
@@ -95,16 +96,22 @@ class SessionKeeper:
                 session = await self._open(work)
             except (Unavailable, SessionLost) as problem:
                 losses += 1
-                log.warning("session.refused", reason=str(problem), failures=losses)
-                await self._caller.pause(losses)
+                self._complain(problem, losses)
+                await self._caller.pause(losses, problem)
                 continue
             opened_at_s = self._clock()
             await _serve_all(session, loops)
+            self._watch.closed()
             work.suspend()
             lasted_s = self._clock() - opened_at_s
             losses = 1 if lasted_s > session.timing.lease.total_seconds() else losses + 1
             log.warning("session.lost", node_epoch=session.ref.node_epoch, lasted_s=round(lasted_s, 3))
             await self._caller.pause(losses)
+
+    def _complain(self, problem: WindlassError, failures: int) -> None:
+        """At the first failure and then ever more rarely: an outage may be long."""
+        if failures & (failures - 1) == 0:
+            log.warning("session.refused", reason=str(problem), failures=failures)
 
     async def _open(self, work: Work) -> OpenedSession:
         identity = self._login.identity
@@ -118,17 +125,18 @@ class SessionKeeper:
             inventory=[convert.inventory_item_to_wire(item) for item in work.inventory()],
         )
         sent_at_s = self._clock()
-        reply = await self._caller.once(
+        reply = await self._caller.lifeline(
             self._channels.control.OpenSession, request, timeout_s=self._timeout_s
         )
         reach("agent.session.after_reply")
+        timing = convert.timing_from_wire(reply.timing)
         self._login.update(replace(identity, last_nonce=reply.nonce))
         log.info("session.opened", node_epoch=reply.node_epoch, inventory=len(request.inventory))
+        self._watch.opened(work, timing, sent_at_s=sent_at_s)
         work.obey([convert.verdict_item_from_wire(item) for item in reply.verdicts])
         return OpenedSession(
             ref=SessionRef(node_id=NodeId(identity.node_id), node_epoch=reply.node_epoch, nonce=reply.nonce),
-            timing=convert.timing_from_wire(reply.timing),
-            sent_at_s=sent_at_s,
+            timing=timing,
         )
 
 

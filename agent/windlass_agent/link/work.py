@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from windlass_agent.core.prefetch import Demand
+from windlass_agent.core.run_plan import Lease
 from windlass_proto.model.assignments import AssignmentBatch, InventoryItem, VerdictItem
 from windlass_proto.model.events import AttemptEvent
 from windlass_proto.model.ids import AttemptRef
@@ -22,13 +23,24 @@ class Work(Protocol):
         """Attempts whose command runs."""
 
     @property
+    def stuck_slots(self) -> int:
+        """Slots that cannot be used, because processes in them could not be ended."""
+
+    def holds(self, ref: AttemptRef) -> bool:
+        """Whether the attempt is here, in whatever phase."""
+
+    @property
     def has_queued(self) -> bool:
         """Whether an exit would be followed by a start without the coordinator's help."""
 
     def demand(self) -> Demand: ...
 
     def accept(self, batches: Sequence[AssignmentBatch]) -> None:
-        """Takes assignments; when it returns they are written down."""
+        """Takes assignments; when it returns they are written down. Raises OSError when they cannot be,
+        and gives them back."""
+
+    def turn_down(self, batches: Sequence[AssignmentBatch]) -> None:
+        """Gives them back."""
 
     def inventory(self) -> Sequence[InventoryItem]: ...
 
@@ -43,6 +55,9 @@ class Work(Protocol):
     def forget(self, refs: Iterable[AttemptRef]) -> None: ...
 
     def answered(self, event: AttemptEvent, verdict: EventVerdict) -> None: ...
+
+    def renew_lease(self, lease: Lease) -> None:
+        """Keepers are told until when the node may keep what it has."""
 
     def suspend(self) -> None:
         """The lease is gone: nothing new starts until `resume` or `obey`."""

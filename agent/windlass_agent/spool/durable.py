@@ -8,6 +8,7 @@ import errno
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,20 @@ JsonRecord = dict[str, Any]
 """As JSON gives it."""
 NO_RECORD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 """What reading a record raises that was damaged and is JSON all the same."""
+_PIECE_BYTES = 64 << 10
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Readers see the old content or the new one."""
+    """Readers see the old content or the new one. Raises OSError; the old one stays then."""
     new = path.with_name(path.name + ".new")
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-    new.replace(path)
+    try:
+        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(data)
+        new.replace(path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
 
 
 def check_numbers(*numbers: object) -> None:
@@ -79,26 +86,56 @@ def _parse(line: bytes) -> JsonRecord | None:
 
 
 class JsonLog:
-    """Appends records; each call is one write(2), so that a batch is there or is not."""
+    """Appends records; each call is one write, so that a batch is there or is not.
 
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        self.size_bytes = os.fstat(self._fd).st_size
+    Some room behind the end is taken in advance: on a full disk there is still a line to be written.
+    """
+
+    def __init__(self, path: Path, *, reserve_bytes: int = 64 << 10) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._reserve_bytes = reserve_bytes
+        self._allocated = os.fstat(self._fd).st_size
+        self.size_bytes = self._end_of_records()
         self._end_torn_line()
+        self._reserve()
 
     def append(self, records: Iterable[JsonRecord]) -> None:
-        """Raises OSError when the disk is full; the torn line is told from a record by its reader."""
+        """Raises OSError when the disk is full or broken; nothing is written then."""
         data = b"".join(json_line(record) for record in records)
-        written = os.write(self._fd, data)
-        self.size_bytes += written
+        written = os.pwrite(self._fd, data, self.size_bytes)
         if written < len(data):
-            self._end_torn_line()
+            os.ftruncate(self._fd, self.size_bytes)
+            self._allocated = self.size_bytes
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.size_bytes += written
+        self._reserve()
 
     def close(self) -> None:
+        """What was taken in advance is given back."""
+        with suppress(OSError):
+            os.ftruncate(self._fd, self.size_bytes)
         os.close(self._fd)
+
+    def _reserve(self) -> None:
+        if self._allocated - self.size_bytes >= self._reserve_bytes // 2:
+            return
+        # Without room it goes on as long as it goes.
+        with suppress(OSError):
+            os.posix_fallocate(self._fd, self.size_bytes, self._reserve_bytes)
+            self._allocated = self.size_bytes + self._reserve_bytes
+
+    def _end_of_records(self) -> int:
+        """What was taken in advance reads as NULs."""
+        end = self._allocated
+        while end:
+            piece = os.pread(self._fd, min(end, _PIECE_BYTES), max(0, end - _PIECE_BYTES))
+            kept = len(piece.rstrip(b"\0"))
+            if kept:
+                return end - len(piece) + kept
+            end -= len(piece)
+        return 0
 
     def _end_torn_line(self) -> None:
         """The next record must not become the end of a damaged one."""
         if self.size_bytes and os.pread(self._fd, 1, self.size_bytes - 1) != b"\n":
-            self.size_bytes += os.write(self._fd, b"\n")
+            self.size_bytes += os.pwrite(self._fd, b"\n", self.size_bytes)

@@ -23,6 +23,7 @@ from windlass_proto.model.ids import AttemptRef, Fence, TaskKey
 
 SharedPart = Mapping[str, Any]
 """What all attempts of a batch have in common, as JSON: job, task, specification."""
+_UNWRITTEN_MOST = 50_000
 COMPACT_BYTES = 4 << 20
 """The file is not worth rewriting below this size."""
 
@@ -35,6 +36,8 @@ class IntentJournal:
         self._path = path
         self._compact_bytes = compact_bytes
         self._live: dict[AttemptRef, SharedPart] = {}
+        self._unwritten: list[AttemptRef] = []
+        """Forgotten, and the disk would not take it; written with the next record."""
         lines = read_json_lines(path)
         self.damaged = lines.damaged
         """Lines that could not be read; what they assigned this agent does not know."""
@@ -51,21 +54,29 @@ class IntentJournal:
         return MappingProxyType(self._live)
 
     def assign(self, shared: SharedPart, refs: Sequence[AttemptRef]) -> None:
-        """Refs of one task. Written down when this returns."""
+        """Refs of one task. Written down when this returns; raises OSError when it cannot be."""
         self._log.append([_batch(shared, refs)])
         reach("agent.intent.after_write")
         self._live.update((ref, shared) for ref in refs)
 
     def forget(self, refs: Iterable[AttemptRef]) -> None:
-        """Refs that are not live are passed over."""
-        known = [ref for ref in refs if ref in self._live]
+        """Refs that are not live are passed over.
+
+        Never fails: what a full disk keeps in the journal the coordinator lets go of once more.
+        """
+        known = [ref for ref in refs if self._live.pop(ref, None) is not None]
         if not known:
             return
-        self._log.append(
-            {"is": "forget", "task_key": task_key, **_columns(group)} for task_key, group in _by_task(known)
-        )
-        for ref in known:
-            self._live.pop(ref, None)
+        self._unwritten += known
+        try:
+            self._log.append(
+                {"is": "forget", "task_key": task_key, **_columns(group)}
+                for task_key, group in _by_task(self._unwritten)
+            )
+        except OSError:
+            del self._unwritten[:-_UNWRITTEN_MOST]
+            return
+        self._unwritten.clear()
         self._compact_when_worth_it()
 
     def close(self) -> None:
@@ -90,7 +101,11 @@ class IntentJournal:
         if self._log.size_bytes < self._compact_bytes:
             return
         data = b"".join(json_line(record) for record in self._snapshot())
-        write_whole(self._path, data)
+        try:
+            write_whole(self._path, data)
+        except OSError:
+            self._compact_bytes *= 2  # No room for a second copy now.
+            return
         self._log.close()
         self._log = JsonLog(self._path)
         self._compact_bytes = max(self._compact_bytes, 2 * len(data))

@@ -1,7 +1,12 @@
 """Files of the spool: what was written is read, what is torn is passed over, what is released goes."""
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 from windlass_agent.spool.attempt_dir import OutputGap, OutputSpool, attempt_path, remove_attempt
 from windlass_agent.spool.durable import JsonLog, read_json_lines, write_whole
@@ -93,6 +98,66 @@ def test_a_log_goes_on_behind_a_torn_line(tmp_path: Path) -> None:
     assert (lines.records, lines.damaged) == (({"a": 1}, {"a": 2}, {"a": 3}), 1)
 
 
+@contextmanager
+def files_end_at(size_bytes: int) -> Iterator[None]:
+    """As on a full disk: no file of this process grows beyond."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_record_that_does_not_fit_leaves_no_trace(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = JsonLog(path, reserve_bytes=100)
+    log.append([{"a": 1}])
+    with files_end_at(50), pytest.raises(OSError, match=r"No space left|too large"):
+        log.append([{"a": "x" * 100}])
+    log.append([{"a": 2}])
+    lines = read_json_lines(path)
+    assert (lines.records, lines.damaged) == (({"a": 1}, {"a": 2}), 0)
+    log.close()
+
+
+def test_a_log_that_was_not_closed_goes_on_behind_its_last_record(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log = JsonLog(path)
+    log.append([{"a": 1}])
+    again = JsonLog(path)  # as after a kill -9: the room taken in advance is still there
+    again.append([{"a": 2}])
+    assert read_json_lines(path).records == ({"a": 1}, {"a": 2})
+    log.close()
+    again.close()
+
+
+def test_what_is_forgotten_on_a_full_disk_is_written_down_later(tmp_path: Path) -> None:
+    journal = IntentJournal(tmp_path / "intents")
+    journal.assign({}, refs(*range(3000)))
+    full = len((tmp_path / "intents").read_bytes().rstrip(b"\0"))
+    with files_end_at(full):
+        journal.forget(refs(*range(2999)))
+        assert set(journal.live) == set(refs(2999))
+    journal.assign({}, refs(5000))
+    journal.forget(refs(5000))
+    journal.close()
+    again = IntentJournal(tmp_path / "intents")
+    assert set(again.live) == set(refs(2999))
+    again.close()
+
+
+def test_a_full_disk_leaves_room_to_forget_what_is_there(tmp_path: Path) -> None:
+    journal = IntentJournal(tmp_path / "intents")
+    journal.assign({}, refs(*range(1000)))
+    with files_end_at((tmp_path / "intents").stat().st_size):
+        journal.forget(refs(*range(999)))
+    again = IntentJournal(tmp_path / "intents")
+    assert set(again.live) == set(refs(999))
+    again.close()
+    journal.close()
+
+
 def test_assignments_are_live_until_they_are_forgotten(tmp_path: Path) -> None:
     journal = IntentJournal(tmp_path / "intents")
     journal.assign({"task": "count"}, refs(0, 1, 2))
@@ -138,7 +203,7 @@ def test_history_is_dropped_when_the_file_has_grown(tmp_path: Path) -> None:
     for _ in range(200):
         journal.assign({"task": "goes", "spec": "x" * 200}, refs(*range(10, 30)))
         journal.forget(refs(*range(10, 30)))
-    assert path.stat().st_size < 25_000
+    assert len(path.read_bytes().rstrip(b"\0")) < 25_000
     journal.close()
     again = IntentJournal(path)
     assert dict(again.live) == {ref: {"task": "stays"} for ref in refs(0, 1)}

@@ -81,8 +81,21 @@ def test_after_a_broken_connection_everything_unanswered_is_sent_again() -> None
     assert stream.sent == 100
 
 
-def test_a_revoked_stream_is_complete_and_sends_nothing() -> None:
+def test_a_revoked_stream_is_complete_when_its_command_ends_and_sends_nothing() -> None:
     stream = a_stream(300)
     stream.revoked = True
+    assert not stream.is_complete
+    stream.end = 300
     assert stream.is_complete
     assert not stream.is_due(100)
+
+
+def test_what_the_coordinator_stores_no_more_is_told_at_the_end_only() -> None:
+    stream = a_stream(300)
+    piece = stream.sending(300, now_s=0)
+    stream.is_refused = True
+    stream.answered(piece, 200, now_s=1)
+    assert not stream.has_unsent
+    stream.end = 300
+    assert stream.is_due(1)
+    assert stream.sent == 200
