@@ -1,0 +1,523 @@
+"""The agent of a simulated node: the real attempt runner and cores, with scripted loops of the link.
+
+The loops are those of `windlass_agent/link`, one method each instead of one task each; the runner, its queue,
+its adoption of what an earlier life left, its journal of intents, its pending events and its lease clock
+are the product's own.
+"""
+
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from tests.simulation.messages import (
+    Beaten,
+    HeartbeatCall,
+    JoinCall,
+    Joined,
+    OpenCall,
+    Opened,
+    PollCall,
+    Polled,
+    ReleaseCall,
+    ReportCall,
+    Reported,
+)
+from tests.simulation.network import Call, Network
+from tests.simulation.settings import (
+    CALL_TIMEOUT_S,
+    CHORES_EVERY_S,
+    GIVE_BACK_AFTER_S,
+    KILL_GRACE_S,
+    LEASE,
+    RETRY_BASE_S,
+    RETRY_CEILING_S,
+)
+from tests.simulation.shipper import Shipper
+from tests.simulation.slots import SimulatedSlot
+from tests.simulation.slow_path import SlowPath
+from tests.simulation.world import Process
+from windlass_agent.core.attempt_phases import PendingEvents
+from windlass_agent.core.backoff import Backoff
+from windlass_agent.core.environment import NodeVariables
+from windlass_agent.core.lease_clock import LeaseClock
+from windlass_agent.core.prefetch import PrefetchLimits
+from windlass_agent.core.run_plan import Lease
+from windlass_agent.core.slots import HandOverLimits
+from windlass_agent.runner.adoption import take_over
+from windlass_agent.runner.attempt_runner import AttemptRunner
+from windlass_agent.runner.slot_inventory import SlotInventory
+from windlass_agent.runner.start_queue import QueueSettings, StartQueue
+from windlass_agent.runner.task_template import TaskTemplates
+from windlass_agent.spool.intents import IntentJournal, SharedPart
+from windlass_proto import failpoints
+from windlass_proto.errors import Denied, SessionLost, Unavailable, WindlassError
+from windlass_proto.model.assignments import SessionRef
+from windlass_proto.model.events import AttemptEvent, Happening
+from windlass_proto.model.ids import AttemptRef, NodeKey
+from windlass_proto.model.resources import NodeCapacity
+from windlass_proto.model.verdicts import InventoryVerdict
+
+if TYPE_CHECKING:
+    from tests.simulation.node import Node
+
+_COALESCE_S = 0.05
+_PATIENCE_S = 0.1
+_MOST_RELEASED = 1000
+_ENDED_MOST = 20_000
+_VARIABLES = NodeVariables(
+    node_id="", node_name="", path="", home="", user="", lang="", tmpdir="", region="", oss_host="", worker_id=""
+)
+
+
+class Signal:
+    """Stands where the runner has an event that a loop waits for."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+
+    def set(self) -> None:
+        self._tell()
+
+    def clear(self) -> None:
+        """Nobody waits."""
+
+
+class Intents:
+    """The real journal of intents; the ledger knows what is on disk, whatever happens after the write."""
+
+    def __init__(self, node: "Node") -> None:
+        self._node = node
+        self._journal = IntentJournal(node.disk.intents, compact_bytes=4096)
+
+    @property
+    def live(self) -> dict[AttemptRef, SharedPart]:
+        return dict(self._journal.live)
+
+    def assign(self, shared: SharedPart, refs: Sequence[AttemptRef]) -> None:
+        self._node.ledger.intent_written(self._node, refs)
+        self._journal.assign(shared, refs)
+
+    def forget(self, refs: Iterable[AttemptRef]) -> None:
+        gone = list(refs)
+        for ref in gone:
+            self._node.ledger.attempt_let_go(self._node, ref)
+        self._journal.forget(gone)
+
+    def close(self) -> None:
+        self._journal.close()
+
+
+class Agent(Process):
+    """One agent process after the other, on one node."""
+
+    def __init__(self, node: "Node", network: Network) -> None:
+        super().__init__(node.world, f"agent {node.name}", node.clock)
+        self.node, self.network = node, network
+        self._backoff = Backoff(
+            base=timedelta(seconds=RETRY_BASE_S), ceiling=timedelta(seconds=RETRY_CEILING_S)
+        )
+
+    @property
+    def node_key(self) -> NodeKey:
+        key = self.node.disk.identity.node_key
+        assert key is not None
+        return key
+
+    # Its life
+
+    def start(self) -> None:
+        super().start()
+        self.session: SessionRef | None = None
+        self._turn = 0
+        self._calls: dict[str, Call] = {}
+        self._pending = PendingEvents()
+        self._reporting: tuple[AttemptEvent, ...] = ()
+        self._is_report_due = self._is_poll_due = self._is_releasing = False
+        self._polling_want = -1
+        self._poll_seq = self._losses = self._beat_failures = 0
+        self._missing: tuple[AttemptRef, ...] = ()
+        self._build()
+        self.world.after(self.world.rng.uniform(0.01, 0.2), self._begin, self)
+
+    def die(self) -> None:
+        was_alive = self.is_alive
+        super().die()
+        if was_alive:
+            self.intents.close()
+
+    def _build(self) -> None:
+        disk = self.node.disk
+        self.intents = Intents(self.node)
+        templates = TaskTemplates(_VARIABLES, kill_grace=timedelta(seconds=KILL_GRACE_S))
+        executors: list[SimulatedSlot] = []
+        facts = self.node.facts
+        queue = StartQueue(
+            NodeCapacity(cpu=facts.cpu, memory_bytes=facts.memory_bytes, slots=facts.slots),
+            QueueSettings(
+                prefetch=PrefetchLimits(ahead=timedelta(seconds=0.3)),
+                hand_over=HandOverLimits(ahead=timedelta(seconds=0.25)),
+                give_back_after_s=GIVE_BACK_AFTER_S,
+            ),
+            clock=self.boot_s,
+        )
+        self.shipper = Shipper(self, lambda ref: self.runner.logs_complete(ref))
+        self.runner = AttemptRunner(
+            executors,
+            templates,
+            queue,
+            intents=self.intents,
+            boot_id=self.node.boot_id,
+            events=self,
+            logs=self.shipper,
+            directory_of=disk.attempt,
+            output_directory=lambda ref: str(disk.attempt(ref)),
+            clock=self.boot_s,
+        )
+        known = _names(self.intents.live)
+        self.runner.throw_away([disk.attempts / name for name in disk.leftovers() if name not in known])
+        self.runner.demand_changed = Signal(self._on_demand)  # type: ignore[assignment]
+        self.runner._departures.release_due = Signal(self._release_soon)  # type: ignore[assignment]
+        executors += [SimulatedSlot(self.node, number, self, self.runner) for number in range(len(disk.journals))]
+        self.runner.attach(SlowPath(self))
+        take_over(
+            self.runner,
+            executors,
+            templates,
+            [_result_of(executor.adopt()) for executor in executors],
+            intents=self.intents.live,
+            boot_id=self.node.boot_id,
+            ended_by_agent=frozenset(),
+            now_s=self.boot_s(),
+        )
+
+    def _begin(self) -> None:
+        self._chores()
+        if self.node.disk.identity.node_key is None:
+            self._join()
+        else:
+            self._open()
+
+    def _chores(self) -> None:
+        self.after(CHORES_EVERY_S, self._chores)
+        self.runner.look_after()
+        for directory in self.runner.take_rubbish():
+            self.node.disk.remove(directory)
+
+    # Calls
+
+    def pause_s(self, failures: int) -> float:
+        return self._backoff.delay(failures, jitter=self.world.rng.random()).total_seconds()
+
+    def _call(
+        self,
+        method: str,
+        request: Any,
+        on_reply: Callable[[Any], None],
+        on_error: Callable[[WindlassError], None],
+        timeout_s: float = CALL_TIMEOUT_S,
+    ) -> None:
+        self._calls[method] = self.network.call(
+            self,
+            self.node.path,
+            method,
+            request,
+            timeout_s=timeout_s,
+            on_reply=on_reply,
+            on_error=on_error,
+        )
+
+    def _persist(
+        self,
+        method: str,
+        request: Any,
+        on_reply: Callable[[Any], None],
+        *,
+        failures: int = 0,
+        timeout_s: float = CALL_TIMEOUT_S,
+    ) -> None:
+        """The same request again and again while the coordinator cannot be reached, in this session."""
+        turn = self._turn
+
+        def failed(error: WindlassError) -> None:
+            if turn != self._turn:
+                return
+            if isinstance(error, SessionLost | Denied):
+                self._lose_session()
+                return
+            assert isinstance(error, Unavailable), f"{method} of {self.name} was refused: {error}"
+            again = partial(
+                self._persist, method, request, on_reply, failures=failures + 1, timeout_s=timeout_s
+            )
+            self.after(self.pause_s(failures + 1), self._in_turn(again))
+
+        self._call(method, request, self._in_turn(on_reply), failed, timeout_s)
+
+    def _in_turn(self, what: Callable[..., None]) -> Callable[..., None]:
+        """Does nothing once the session is another one."""
+        turn = self._turn
+
+        def do(*values: Any) -> None:
+            if turn == self._turn:
+                what(*values)
+
+        return do
+
+    # Sessions
+
+    def _join(self, failures: int = 0) -> None:
+        request = JoinCall(token_id=self.node.join_token, facts=self.node.facts)
+
+        def again(error: WindlassError) -> None:
+            assert isinstance(error, Unavailable), f"{self.name} may not join: {error}"
+            self.after(self.pause_s(failures + 1), lambda: self._join(failures + 1))
+
+        def joined(reply: Joined) -> None:
+            identity = self.node.disk.identity
+            identity.node_key, identity.node_id = reply.node_key, reply.node_id
+            self.node.ledger.node_joined(self.node, reply.node_key)
+            self._open()
+
+        self._call("Join", request, joined, again)
+
+    def _open(self) -> None:
+        identity = self.node.disk.identity
+        request = OpenCall(
+            node_key=self.node_key,
+            state_id=identity.state_id,
+            boot_id=self.node.boot_id,
+            last_nonce=identity.last_nonce,
+            facts=self.node.facts,
+            inventory=tuple(self.runner.inventory()),
+        )
+        sent_at_s = self.boot_s()
+
+        def refused(error: WindlassError) -> None:
+            if isinstance(error, Denied):
+                self.node.denied(str(error))
+                self.die()
+                return
+            self._losses += 1
+            self.after(self.pause_s(self._losses), self._open)
+
+        self._call("OpenSession", request, lambda reply: self._opened(reply, sent_at_s), refused)
+
+    def _opened(self, reply: Opened, sent_at_s: float) -> None:
+        failpoints.reach("agent.session.after_reply")
+        identity = self.node.disk.identity
+        identity.last_nonce = reply.nonce
+        self.world.note("session", self.name, reply.epoch, [(v.ref, v.verdict) for v in reply.verdicts])
+        for item in reply.verdicts:
+            if item.verdict in (InventoryVerdict.KILL, InventoryVerdict.FORGET):
+                self.node.ledger.may_forget(self.node, [item.ref])
+        self.runner.obey(reply.verdicts)
+        self._turn += 1
+        self.session = SessionRef(node_id=identity.node_id, node_epoch=reply.epoch, nonce=reply.nonce)
+        self._lease = LeaseClock(
+            interval_s=reply.timing.heartbeat_interval.total_seconds(),
+            lease_s=reply.timing.lease.total_seconds(),
+            renewed_at_s=sent_at_s,
+        )
+        self._kill_grace_s = reply.timing.kill_grace.total_seconds()
+        self._renew_lease()
+        self._opened_at_s = self.boot_s()
+        self._poll_seq, self._polling_want = 0, -1
+        self._is_poll_due = self._is_releasing = False
+        self._reporting = ()
+        self.shipper.begin()
+        self._beat_later()
+        self._poll_soon()
+        self._report_soon()
+        self._release_soon()
+
+    def _lose_session(self) -> None:
+        """One of the loops has found it lost: the others end, and a new one is opened."""
+        self.world.note("session lost", self.name)
+        self._turn += 1
+        self.session = None
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            call.cancel()
+        if self._reporting:
+            self._pending.put_back(self._reporting)
+            self._reporting = ()
+        self.shipper.suspend()
+        self.runner.suspend()
+        lasted_s = self.boot_s() - self._opened_at_s
+        self._losses = 1 if lasted_s > self._lease.lease_s else self._losses + 1
+        self.after(self.pause_s(self._losses), self._open)
+
+    # Heartbeats
+
+    def _beat_later(self) -> None:
+        self.after(self._lease.pause_s(jitter=self.world.rng.random()), self._in_turn(self._beat))
+
+    def _beat(self) -> None:
+        assert self.session is not None
+        request = HeartbeatCall(
+            node_key=self.node_key,
+            session=self.session,
+            ended=tuple(self.runner.deletable(_ENDED_MOST)),
+            missing=self._missing,
+        )
+        sent_at_s, turn = self.boot_s(), self._turn
+
+        def failed(error: WindlassError) -> None:
+            if turn != self._turn:
+                return
+            if isinstance(error, SessionLost | Denied):
+                self._lose_session()
+                return
+            self._beat_failures += 1
+            if self._lease.is_expired(self.boot_s()):
+                self.runner.suspend()
+            self.after(self.pause_s(self._beat_failures), self._in_turn(self._beat))
+
+        on_reply = self._in_turn(lambda reply: self._beaten(reply, sent_at_s))
+        self._call("Heartbeat", request, on_reply, failed, self._lease.call_deadline_s())
+
+    def _beaten(self, reply: Beaten, sent_at_s: float) -> None:
+        self._beat_failures = 0
+        self.runner.resume()
+        if reply.stops:
+            self.world.note("told to stop", self.name, reply.stops)
+            self.runner.stop(reply.stops)
+        if reply.forgets:
+            self.world.note("told to forget", self.name, reply.forgets)
+            self.node.ledger.may_forget(self.node, reply.forgets)
+            self.runner.forget(reply.forgets)
+        held = {item.ref for item in self.runner.inventory()}
+        self._missing = tuple(ref for ref in reply.audit if ref not in held)
+        failpoints.reach("agent.heartbeat.after_reply")
+        self._lease = self._lease.acknowledged(
+            sent_at_s=sent_at_s,
+            interval_s=reply.timing.heartbeat_interval.total_seconds(),
+            lease_s=reply.timing.lease.total_seconds(),
+        )
+        self._renew_lease()
+        self._beat_later()
+
+    def _renew_lease(self) -> None:
+        until_s = self._lease.expires_at_s()
+        self.runner.renew_lease(Lease(until_s=until_s, kill_grace_s=self._kill_grace_s))
+
+    # Polls
+
+    def _on_demand(self) -> None:
+        """There may be room: a poll that wants nothing is abandoned for one that does."""
+        if self.session is None or self._polling_want > 0:
+            return
+        if self._polling_want == 0 and not self.runner.demand().is_urgent:
+            return
+        if self._polling_want == 0:
+            self._calls["Poll"].cancel()
+            self._polling_want = -1
+        self._poll_soon()
+
+    def _poll_soon(self) -> None:
+        if self.session is None or self._is_poll_due or self._polling_want >= 0:
+            return
+        self._is_poll_due = True
+        delay = 0.001 if self.runner.demand().is_urgent else _PATIENCE_S
+        self.after(delay, self._in_turn(self._poll))
+
+    def _poll(self) -> None:
+        assert self.session is not None
+        self._is_poll_due = False
+        self._poll_seq += 1
+        self._polling_want = self.runner.demand().want
+        request = PollCall(
+            node_key=self.node_key, session=self.session, poll_seq=self._poll_seq, want=self._polling_want
+        )
+        wait_s = LEASE.poll_wait.total_seconds()
+        self._persist("Poll", request, self._polled, timeout_s=wait_s + CALL_TIMEOUT_S)
+
+    def _polled(self, reply: Polled) -> None:
+        self._polling_want = -1
+        if reply.batches:
+            self.runner.accept(reply.batches)
+            failpoints.reach("agent.poll.after_accept")
+        if reply.stops:
+            self.world.note("told to stop", self.name, reply.stops)
+            self.runner.stop(reply.stops)
+        self._poll_soon()
+
+    # Reports
+
+    def tell(self, ref: AttemptRef, what: Happening) -> None:
+        self._pending.add(ref, what)
+        self._report_soon()
+
+    def drop(self, ref: AttemptRef) -> None:
+        self._pending.drop(ref)
+
+    def _report_soon(self) -> None:
+        if self.session is None or self._reporting or self._is_report_due or not self._pending:
+            return
+        self._is_report_due = True
+        is_urgent = self._pending.has_result and not self.runner.has_queued
+        self.after(0.0 if is_urgent else _COALESCE_S, self._report)
+
+    def _report(self) -> None:
+        self._is_report_due = False
+        if self.session is None or self._reporting:
+            return
+        self._reporting = tuple(self._pending.take(2000))
+        if not self._reporting:
+            return
+        request = ReportCall(node_key=self.node_key, session=self.session, events=self._reporting)
+        self._persist("Report", request, self._reported)
+
+    def _reported(self, reply: Reported) -> None:
+        failpoints.reach("agent.report.after_reply")
+        events, self._reporting = self._reporting, ()
+        self.world.note(
+            "reported",
+            self.name,
+            [(e.ref, type(e.what).__name__, v) for e, v in zip(events, reply.verdicts, strict=True)],
+        )
+        for event, verdict in zip(events, reply.verdicts, strict=True):
+            self.runner.answered(event, verdict)
+        forgotten = [events[position].ref for position in reply.forget]
+        self.node.ledger.may_forget(self.node, forgotten)
+        self.runner.forget(forgotten)
+        self._report_soon()
+
+    # Releases
+
+    def _release_soon(self) -> None:
+        if self.session is not None and not self._is_releasing:
+            self._is_releasing = True
+            self.after(0.0, self._in_turn(self._release))
+
+    def _release(self) -> None:
+        assert self.session is not None
+        refs = tuple(self.runner.to_release(_MOST_RELEASED))
+        if not refs:
+            self._is_releasing = False
+            return
+
+        def released(answers: Sequence[bool]) -> None:
+            self.world.note("released", self.name, list(zip(refs, answers, strict=True)))
+            self.node.ledger.may_forget(self.node, refs)
+            for ref, accepted in zip(refs, answers, strict=True):
+                self.runner.released(ref, accepted=accepted)
+            self._release()
+
+        request = ReleaseCall(node_key=self.node_key, session=self.session, refs=refs)
+        self._persist("Release", request, released)
+
+
+def _result_of(adoption: Coroutine[None, None, SlotInventory]) -> SlotInventory:
+    """Of a coroutine that never waits."""
+    try:
+        adoption.send(None)
+    except StopIteration as end:
+        found: SlotInventory = end.value
+        return found
+    raise AssertionError("a simulated slot waited")
+
+
+def _names(refs: Iterable[AttemptRef]) -> set[str]:
+    """Of directories."""
+    return {f"{ref.task_key}.{ref.index}.{ref.attempt}" for ref in refs}

@@ -1,0 +1,454 @@
+"""The coordinator of a simulated run: the real verbs, fleet, parked polls and log store, served one by one.
+
+It does what `rpc/agent_service.py`, `rpc/job_service.py` and `duties.py` do, in the same order, without an
+event loop: a verb waits for the next commit, its outcome is told after that commit.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.simulation.coordinator_duties import ClockWatch, DrainWatch, RetryTimer, SilenceWatch
+from tests.simulation.log_intake import LogIntake
+from tests.simulation.messages import (
+    Beaten,
+    HeartbeatCall,
+    JoinCall,
+    Joined,
+    LeaveCall,
+    NodeCall,
+    OpenCall,
+    Opened,
+    PollCall,
+    Polled,
+    ReleaseCall,
+    ReportCall,
+    Reported,
+    SteerCall,
+    SubmitCall,
+)
+from tests.simulation.network import Connection, Network
+from tests.simulation.settings import LEASE, RETRY
+from tests.simulation.store import Order, SimulatedStore
+from tests.simulation.world import Clock, KilledHere, Process, World
+from windlass_coordinator.app import _MAY_HAVE_WORK
+from windlass_coordinator.core.records import Claimed, ClusterKey, NodeView
+from windlass_coordinator.engine import steer
+from windlass_coordinator.engine.fleet import Fleet
+from windlass_coordinator.engine.nodes import attempts_to_audit, settle_missing
+from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
+from windlass_coordinator.engine.report import report
+from windlass_coordinator.engine.revoke import release
+from windlass_coordinator.engine.session import NewNode, OpenRequest, current_node, join, leave, open_session
+from windlass_coordinator.engine.settle import Rules
+from windlass_coordinator.engine.submit import Submission, Submitted, submit
+from windlass_coordinator.logstore.files import FileLogStore
+from windlass_coordinator.rpc.agent_service import _batch, _forgettable, _log_facts
+from windlass_coordinator.rpc.log_archive import LogArchive
+from windlass_coordinator.stores.base import Transaction
+from windlass_proto import failpoints
+from windlass_proto.errors import Denied, Unavailable, WindlassError
+from windlass_proto.model.ids import DEFAULT_TENANT, AttemptRef, JobId, NodeId, NodeKey
+from windlass_proto.model.resources import NodeCapacity
+from windlass_proto.model.verdicts import EventVerdict
+
+_COMMIT_S = (0.0005, 0.004)
+"""Verbs gather for so long; a commit and its fsync."""
+_DELIVERY_S = 5.0
+
+
+class Promise:
+    """Stands where the coordinator has an asyncio future: the answer of a parked poll."""
+
+    def __init__(self) -> None:
+        self._answer: PollAnswer | None = None
+        self._then: Callable[[PollAnswer], None] | None = None
+
+    def done(self) -> bool:
+        return self._answer is not None
+
+    def set_result(self, answer: PollAnswer) -> None:
+        self._answer = answer
+        if self._then is not None:
+            self._then(answer)
+
+    def then(self, tell: Callable[[PollAnswer], None]) -> None:
+        self._then = tell
+        if self._answer is not None:
+            tell(self._answer)
+
+
+class Coordinator(Process):
+    """One coordinator process; its store and its log files outlive it."""
+
+    def __init__(self, world: World, network: Network, clock: Clock, *, log_root: Path) -> None:
+        super().__init__(world, "coordinator", clock)
+        self.store = SimulatedStore(world)
+        self.network = network
+        self.log_root = log_root
+        self.rules = Rules(retry=RETRY, jitter=world.rng.random)
+        self.on_commit: Callable[[Sequence[Order]], None] = lambda _: None
+        self.cut_power_in_next_commit = False
+        self._made = 0
+        self._orders: list[Order] = []
+        network.server = self
+        network.handlers = {
+            "Join": self._join,
+            "OpenSession": self._open_session,
+            "Poll": self._poll,
+            "Report": self._report,
+            "Heartbeat": self._heartbeat,
+            "AppendLog": lambda request, connection: self.intake.append(request, connection),
+            "Release": self._release,
+            "Leave": self._leave,
+            "Submit": self._submit,
+            "Steer": self._steer,
+        }
+
+    # Its lives
+
+    def start(self) -> None:
+        super().start()
+        self._orders = []
+        self.fleet = Fleet(LEASE, monotonic=self.boot_s)
+        self.parked = ParkedPolls(clock=self.wall)
+        self.logs = FileLogStore(self.log_root, max_open_streams=8)
+        self.archive = LogArchive(self.logs)
+        self.intake = LogIntake(self, self.logs)
+        self.timer = RetryTimer(self)
+        self.silence = SilenceWatch(self)
+        self.drains = DrainWatch(self)
+        self.clock_watch = ClockWatch(self)
+        self._places: dict[NodeKey, tuple[ClusterKey, NodeCapacity]] = {}
+        self._told_stops: dict[NodeKey, frozenset[AttemptRef]] = {}
+        self._audits_due_s: dict[NodeKey, float] = {}
+        self.run(
+            lambda tx: tx.nodes_in(_MAY_HAVE_WORK),
+            self._expect,
+            lambda _: self.die(),
+            "start",
+        )
+
+    def _expect(self, nodes: Sequence[NodeKey]) -> None:
+        for node_key in nodes:
+            self.fleet.expect(node_key)
+        self.timer.start()
+        self.silence.start()
+        self.drains.start()
+        self.clock_watch.start()
+
+    def die(self) -> None:
+        if not self.is_alive:
+            return
+        super().die()
+        self._orders = []
+        self.logs.close()
+        self.network.server_died()
+
+    def lose_power(self) -> None:
+        """What was not synced is gone, down to any byte of it."""
+        ends = {stream._path: stream.layout.position(stream.durable_end) for stream in self.logs._open.values()}
+        self.die()
+        for path, durable in ends.items():
+            size = path.stat().st_size if path.exists() else 0
+            if size > durable:
+                kept = self.world.rng.randint(durable, size)
+                with path.open("r+b") as file:
+                    file.truncate(kept)
+
+    def fresh(self, prefix: str) -> str:
+        self._made += 1
+        return f"{prefix}-{self._made:06x}"
+
+    # Verbs and commits
+
+    def run(
+        self,
+        verb: Callable[[Transaction], Any],
+        on_done: Callable[[Any], None],
+        on_error: Callable[[WindlassError], None],
+        actor: str,
+    ) -> None:
+        """The verb runs in the next commit; its outcome is told after it."""
+        self._orders.append(Order(verb, on_done, on_error, actor))
+        if len(self._orders) == 1:
+            self.after(self.world.rng.uniform(*_COMMIT_S), self._commit)
+
+    def _commit(self) -> None:
+        orders, self._orders = self._orders, []
+        cut, self.cut_power_in_next_commit = self.cut_power_in_next_commit, False
+        try:
+            done = self.store.commit(orders, self.parked.follow, cut_power=cut)
+        except KilledHere:
+            self.on_commit(orders)
+            raise
+        self.on_commit(orders)
+        failpoints.reach("coord.commit.after_commit")
+        for outcome in done.outcomes:
+            outcome()
+        for delivery in done.deliveries:
+            delivery()
+        if done.wakes.due is not None:
+            self.timer.arm(done.wakes.due)
+        for job_id in sorted(done.wakes.deleted_jobs):
+            self.after(0.05, partial(self.logs.delete_job, job_id))
+
+    def _serve(
+        self, connection: Connection, verb: Callable[[Transaction], Any], answer: Callable[[Any], Any], name: str
+    ) -> None:
+        """Runs the verb, tells the client what `answer` makes of its outcome."""
+
+        def on_done(outcome: Any) -> None:
+            failpoints.reach(f"coord.{name}.after_commit")
+            connection.reply(answer(outcome))
+
+        self.run(verb, on_done, connection.fail, connection.name)
+
+    # What agents call
+
+    def _join(self, request: JoinCall, connection: Connection) -> None:
+        new = NewNode(
+            node_id=NodeId(self.fresh("node")),
+            credential_kind="wln",
+            credential_id=self.fresh("credential"),
+            credential_digest="digest",
+        )
+
+        def verb(tx: Transaction) -> NodeKey:
+            token = tx.credential(request.token_id)
+            if token is None:
+                raise Denied("the join token is unknown")
+            return join(tx, token, request.facts, new, now=self.wall())
+
+        self._serve(connection, verb, lambda key: Joined(node_key=key, node_id=new.node_id), "join")
+
+    def _open_session(self, request: OpenCall, connection: Connection) -> None:
+        opening = OpenRequest(
+            state_id=request.state_id,
+            boot_id=request.boot_id,
+            last_nonce=request.last_nonce,
+            facts=request.facts,
+            inventory=request.inventory,
+        )
+        nonce = self.fresh("nonce")
+
+        def verb(tx: Transaction) -> Any:
+            node = tx.node_view(request.node_key)
+            if node is None:
+                raise Denied("this node is not known here: join again")
+            opened = open_session(
+                tx,
+                node,
+                opening,
+                nonce=nonce,
+                logs_stored=self.archive.is_stored,
+                rules=self.rules,
+                now=self.wall(),
+            )
+            return node, opened
+
+        def answer(outcome: Any) -> Opened:
+            node, opened = outcome
+            facts = request.facts
+            capacity = NodeCapacity(cpu=facts.cpu, memory_bytes=facts.memory_bytes, slots=facts.slots)
+            self._places[request.node_key] = (node.cluster_key, capacity)
+            self._told_stops.pop(request.node_key, None)
+            self.fleet.hear(request.node_key)
+            return Opened(
+                epoch=opened.epoch,
+                nonce=opened.nonce,
+                timing=self.fleet.timing(),
+                verdicts=tuple(opened.verdicts),
+            )
+
+        self._serve(connection, verb, answer, "session")
+
+    def _poll(self, request: PollCall, connection: Connection) -> None:
+        node_key = request.node_key
+        may_repeat = self.fleet.note_poll(
+            node_key, epoch=request.session.node_epoch, poll_seq=request.poll_seq
+        )
+        if node_key in self._places:
+            self._park(request, connection, may_repeat=may_repeat)
+            return
+
+        def on_node(node: NodeView | None) -> None:
+            if node is None:
+                connection.fail(Denied("this node is not known here: join again"))
+                return
+            self._places[node_key] = (node.cluster_key, node.capacity)
+            self._park(request, connection, may_repeat=may_repeat)
+
+        self.run(lambda tx: tx.node_view(node_key), on_node, connection.fail, connection.name)
+
+    def _park(self, request: PollCall, connection: Connection, *, may_repeat: bool) -> None:
+        node_key = request.node_key
+        cluster_key, capacity = self._places[node_key]
+        poll = ParkedPoll(
+            node_key=node_key,
+            cluster_key=cluster_key,
+            capacity=capacity,
+            epoch=request.session.node_epoch,
+            poll_seq=request.poll_seq,
+            want=request.want,
+            reply=Promise(),  # type: ignore[arg-type]  # all that is asked of the future
+            told_stops=self._told_stops.get(node_key, frozenset()),
+        )
+
+        def nudge(tx: Transaction) -> Sequence[Claimed]:
+            node = current_node(tx, node_key, request.session)
+            earlier = tx.leased_by_poll(node, poll_seq=poll.poll_seq) if may_repeat else ()
+            if not earlier:
+                tx.wakes.nodes.add(node_key)
+            return earlier
+
+        def refused(error: WindlassError) -> None:
+            self.parked.withdraw(poll)
+            connection.fail(error)
+
+        answer = partial(self._answer_poll, node_key, connection)
+
+        def nudged(earlier: Sequence[Claimed]) -> None:
+            if not earlier:
+                self._wait(poll, answer, refused)
+            elif self.parked.withdraw(poll):
+                answer(PollAnswer(claimed=earlier))
+            else:
+                poll.reply.then(lambda _: self.run(nudge, look, refused, connection.name))
+
+        def look(earlier: Sequence[Claimed]) -> None:
+            answer(PollAnswer(claimed=earlier))
+
+        self.parked.park(poll)
+        self.run(nudge, nudged, refused, connection.name)
+
+    def _wait(
+        self,
+        poll: ParkedPoll,
+        answer: Callable[[PollAnswer], None],
+        refused: Callable[[WindlassError], None],
+    ) -> None:
+        poll.reply.then(answer)  # type: ignore[attr-defined]  # a Promise
+
+        def too_late() -> None:
+            if not poll.reply.done():
+                refused(Unavailable("the assignment could not be stored in time: poll again"))
+
+        def timed_out() -> None:
+            if poll.reply.done():
+                return
+            if self.parked.withdraw(poll):
+                poll.answer(PollAnswer())
+            else:
+                self.after(_DELIVERY_S, too_late)
+
+        self.after(self.fleet.timing().poll_wait.total_seconds(), timed_out)
+
+    def _answer_poll(self, node_key: NodeKey, connection: Connection, answer: PollAnswer) -> None:
+        if answer.claimed:
+            failpoints.reach("coord.claim.after_commit")
+        if answer.stops:
+            self._told_stops[node_key] = frozenset(answer.stops)
+        batches = tuple(_batch(claimed) for claimed in answer.claimed)
+        connection.reply(Polled(batches=batches, stops=tuple(answer.stops)))
+
+    def _report(self, request: ReportCall, connection: Connection) -> None:
+        def verb(tx: Transaction) -> list[EventVerdict]:
+            node = current_node(tx, request.node_key, request.session)
+            return report(tx, node, request.events, rules=self.rules, now=self.wall())
+
+        def answer(verdicts: list[EventVerdict]) -> Reported:
+            return Reported(
+                verdicts=tuple(verdicts), forget=tuple(_forgettable(request.events, verdicts))
+            )
+
+        self._serve(connection, verb, answer, "report")
+
+    def _heartbeat(self, request: HeartbeatCall, connection: Connection) -> None:
+        node_key, deadline = request.node_key, self.fleet.accept_deadline
+        audits = self.boot_s() >= self._audits_due_s.get(node_key, 0.0)
+        if audits:
+            self._audits_due_s[node_key] = self.boot_s() + deadline.total_seconds() / 4
+
+        def verb(tx: Transaction) -> tuple[list[AttemptRef], list[AttemptRef]]:
+            now = self.wall()
+            node = current_node(tx, node_key, request.session)
+            settle_missing(tx, node, request.missing, rules=self.rules, now=now)
+            audit = attempts_to_audit(tx, node, accept_deadline=deadline, now=now) if audits else []
+            return tx.stopping_attempts(node_key), audit
+
+        def on_done(outcome: tuple[list[AttemptRef], list[AttemptRef]]) -> None:
+            self.run(
+                lambda tx: _log_facts(tx, request.ended),
+                lambda known: self._beaten(request, connection, outcome, known),
+                connection.fail,
+                connection.name,
+            )
+
+        self.run(verb, on_done, connection.fail, connection.name)
+
+    def _beaten(self, request: HeartbeatCall, connection: Connection, outcome: Any, known: Any) -> None:
+        settled = self.archive.which_are_settled(known)
+        stops, audit = outcome
+        self.fleet.hear(request.node_key)
+        ended = zip(request.ended, settled, strict=True)
+        connection.reply(
+            Beaten(
+                timing=self.fleet.timing(),
+                stops=tuple(stops),
+                forgets=tuple(ref for ref, is_settled in ended if is_settled),
+                audit=tuple(audit),
+            )
+        )
+
+    def _release(self, request: ReleaseCall, connection: Connection) -> None:
+        def verb(tx: Transaction) -> list[bool]:
+            node = current_node(tx, request.node_key, request.session)
+            return release(tx, node, list(request.refs), rules=self.rules, now=self.wall())
+
+        self._serve(connection, verb, tuple, "release")
+
+    def _leave(self, request: LeaveCall, connection: Connection) -> None:
+        def verb(tx: Transaction) -> None:
+            leave(tx, _known(request, tx), rules=self.rules, now=self.wall())
+
+        def answer(_: None) -> None:
+            self.fleet.forget(request.node_key)
+
+        self._serve(connection, verb, answer, "leave")
+
+    # What users call
+
+    def _submit(self, request: SubmitCall, connection: Connection) -> None:
+        submission = Submission(
+            tenant=DEFAULT_TENANT,
+            spec=request.spec,
+            idempotency_key=request.idempotency_key,
+            job_id=JobId(self.fresh("job")),
+        )
+
+        def answer(done: Submitted) -> JobId:
+            return done.job_id
+
+        self._serve(connection, lambda tx: submit(tx, submission, now=self.wall()), answer, "submit")
+
+    def _steer(self, request: SteerCall, connection: Connection) -> None:
+        tenant, job_id = DEFAULT_TENANT, request.job_id
+
+        def verb(tx: Transaction) -> None:
+            match request.verb:
+                case "stop":
+                    steer.stop(tx, tenant, job_id, now=self.wall())
+                case "restart":
+                    steer.restart(tx, tenant, job_id, all_instances=bool(request.number), now=self.wall())
+                case "delete":
+                    steer.delete(tx, tenant, job_id, stop_first=bool(request.number), now=self.wall())
+                case "priority":
+                    steer.update_priority(tx, tenant, job_id, priority=request.number, now=self.wall())
+
+        self._serve(connection, verb, lambda _: None, request.verb)
+
+
+def _known(request: NodeCall, tx: Transaction) -> NodeView:
+    return current_node(tx, request.node_key, request.session)
