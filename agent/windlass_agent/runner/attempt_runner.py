@@ -112,6 +112,9 @@ class AttemptRunner:
             return Demand(want=0, is_urgent=False)
         return self._queue.demand()
 
+    def holds(self, ref: AttemptRef) -> bool:
+        return ref in self._table
+
     @property
     def not_running(self) -> int:
         """Attempts that are here and whose command does not run: they wait for a slot or have ended."""
