@@ -220,6 +220,8 @@ class Wakes:
     deleted_jobs: set[JobId] = field(default_factory=set)
     due: datetime | None = None
     """A back-off ends then."""
+    everything: bool = False
+    """Nobody knows any more whom: whoever waits looks for itself."""
 
     def merge(self, other: "Wakes") -> None:
         """Adds all of `other`."""
@@ -228,6 +230,7 @@ class Wakes:
         self.jobs |= other.jobs
         self.ended_jobs |= other.ended_jobs
         self.deleted_jobs |= other.deleted_jobs
+        self.everything |= other.everything
         if other.due is not None:
             self.wake_at(other.due)
 

@@ -47,6 +47,21 @@ class ParkedPoll:
             self.reply.set_result(answer)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedPollAnswer:
+    """Implements `stores.base.Delivery`."""
+
+    poll: ParkedPoll
+    answer: PollAnswer
+    park_again: Callable[[ParkedPoll], None]
+
+    def __call__(self) -> None:
+        self.poll.answer(self.answer)
+
+    def take_back(self) -> None:
+        self.park_again(self.poll)
+
+
 class ParkedPolls:
     """All polls that wait on this coordinator, one per node at most."""
 
@@ -86,19 +101,27 @@ class ParkedPolls:
             self._hungry.clear()
         return polls
 
-    def follow(self, tx: Transaction, wakes: Wakes) -> list[Callable[[], None]]:
+    def follow(self, tx: Transaction, wakes: Wakes) -> list["ParkedPollAnswer"]:
         """Serves the polls that `wakes` concerns, inside the commit (see `stores.base.Follow`)."""
-        deliveries: list[Callable[[], None]] = []
-        for node_key in sorted(wakes.nodes):
-            with self._lock:
-                poll = self._by_node.get(node_key)
-            if poll is not None:
-                self._serve_node(tx, poll, deliveries)
-        for cluster_key in sorted(wakes.clusters):
-            self._serve_cluster(tx, cluster_key, deliveries)
+        deliveries: list[ParkedPollAnswer] = []
+        with self._lock:
+            nodes = set(self._by_node) if wakes.everything else wakes.nodes
+            clusters = set(self._hungry) if wakes.everything else wakes.clusters
+        try:
+            for node_key in sorted(nodes):
+                with self._lock:
+                    poll = self._by_node.get(node_key)
+                if poll is not None:
+                    self._serve_node(tx, poll, deliveries)
+            for cluster_key in sorted(clusters):
+                self._serve_cluster(tx, cluster_key, deliveries)
+        except BaseException:
+            for delivery in deliveries:
+                delivery.take_back()
+            raise
         return deliveries
 
-    def _serve_node(self, tx: Transaction, poll: ParkedPoll, deliveries: list[Callable[[], None]]) -> None:
+    def _serve_node(self, tx: Transaction, poll: ParkedPoll, deliveries: list["ParkedPollAnswer"]) -> None:
         node = tx.node_view(poll.node_key)
         if node is None or node.epoch != poll.epoch:
             return
@@ -108,7 +131,7 @@ class ParkedPolls:
             self._deliver(poll, PollAnswer(claimed=claimed, stops=stops), deliveries)
 
     def _serve_cluster(
-        self, tx: Transaction, cluster_key: ClusterKey, deliveries: list[Callable[[], None]]
+        self, tx: Transaction, cluster_key: ClusterKey, deliveries: list["ParkedPollAnswer"]
     ) -> None:
         with self._lock:
             polls = list(self._hungry.get(cluster_key, {}).values())
@@ -129,11 +152,18 @@ class ParkedPolls:
                 if len(without_luck) >= _SIZES_ASKED:
                     return
 
-    def _deliver(self, poll: ParkedPoll, answer: PollAnswer, deliveries: list[Callable[[], None]]) -> None:
+    def _deliver(self, poll: ParkedPoll, answer: PollAnswer, deliveries: list["ParkedPollAnswer"]) -> None:
         with self._lock:
             if self._by_node.get(poll.node_key) is poll:
                 self._take(poll.node_key)
-        deliveries.append(lambda: poll.answer(answer))
+        deliveries.append(ParkedPollAnswer(poll=poll, answer=answer, park_again=self._park_again))
+
+    def _park_again(self, poll: ParkedPoll) -> None:
+        with self._lock:
+            if poll.node_key not in self._by_node:
+                self._by_node[poll.node_key] = poll
+                if poll.want > 0:
+                    self._hungry.setdefault(poll.cluster_key, {})[poll.node_key] = poll
 
     def _take(self, node_key: NodeKey) -> ParkedPoll | None:
         poll = self._by_node.pop(node_key, None)

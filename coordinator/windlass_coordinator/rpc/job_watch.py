@@ -27,6 +27,9 @@ class JobWatchers:
 
     def notify(self, wakes: Wakes) -> None:
         """A commit has changed these jobs."""
+        if wakes.everything:
+            for watch in [watch for watches in self._watches.values() for watch in watches]:
+                watch.changed.set()
         for job_id in wakes.jobs:
             for watch in self._watches.get(job_id, ()):
                 watch.changed.set()

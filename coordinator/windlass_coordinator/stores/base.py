@@ -129,8 +129,8 @@ class WorkRecords(Protocol):
         poll_seq: int,
         now: datetime,
     ) -> list[Claimed]:
-        """Leases, for each (task, again, fresh), up to so many of its ready-again instances (those that are to
-        avoid this node are left out) and so many of its never-claimed ones."""
+        """Leases, for each (task, again, fresh), up to so many of its ready-again instances (those that are
+        to avoid this node are left out) and so many of its never-claimed ones."""
 
     def leased_by_poll(self, node: NodeView, *, poll_seq: int) -> list[Claimed]:
         """What the poll with this number has leased already in the node's epoch and is still LEASED."""
@@ -380,7 +380,8 @@ class RoleRecords(Protocol):
         """Its beat grows; False when it is not ours any more."""
 
     def check_role(self, role: Role) -> None:
-        """Raises RoleLost unless it is held in this very term, until this transaction ends (invariant I22)."""
+        """Raises RoleLost unless it is held in this very term, until this transaction ends (invariant
+        I22)."""
 
 
 class Transaction(
@@ -391,9 +392,19 @@ class Transaction(
     wakes: Wakes
 
 
-Follow = Callable[[Transaction, Wakes], Sequence[Callable[[], None]]]
-"""Runs inside a commit after its verbs, with all that they woke; may read, write and wake. What it returns
-is called on the event loop after the commit, and dropped when the commit fails."""
+class Delivery(Protocol):
+    """What somebody is told after a commit."""
+
+    def __call__(self) -> None:
+        """On the event loop, after the commit."""
+
+    def take_back(self) -> None:
+        """Instead, on any thread: the commit failed, so that it is as if it had never been made."""
+
+
+Follow = Callable[[Transaction, Wakes], Sequence[Delivery]]
+"""Runs inside a commit, of the verbs that woke or right after it, with all that they woke; may read, write
+and wake. Never twice at the same time."""
 
 
 class Queries(Protocol):
