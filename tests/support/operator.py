@@ -1,6 +1,7 @@
 """The commands of an operator, as processes of their own."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,9 @@ DEADLINE_S = 120.0
 CRASH = {"WINDLASS_TEST_BUILD": "1"}
 
 
-def coordinator_verb(*arguments: object, dies_at: str = "") -> "subprocess.CompletedProcess[str]":
+def coordinator_verb(
+    *arguments: object, dies_at: str = "", as_nobody: bool = False
+) -> "subprocess.CompletedProcess[str]":
     """`windlass-coordinator VERB ...`, run to its end, or killed at a failpoint."""
     words = [str(word) for word in arguments]
     return subprocess.run(
@@ -21,6 +24,8 @@ def coordinator_verb(*arguments: object, dies_at: str = "") -> "subprocess.Compl
         timeout=DEADLINE_S,
         env=environment() | (CRASH | {"WINDLASS_FAILPOINT": dies_at} if dies_at else {}),
         check=False,
+        # Modes mean nothing to root.
+        user=65534 if as_nobody and os.geteuid() == 0 else None,
     )
 
 

@@ -4,12 +4,13 @@ import argparse
 from collections.abc import Sequence
 from types import ModuleType
 
-from windlass_coordinator.admin import backup, restore, restored
+from windlass_coordinator.admin import backup, doctor, restore, restored
 from windlass_coordinator.admin.console import Console
 
 VERBS: dict[str, tuple[ModuleType, str]] = {
     "backup": (backup, "Copy the database (and logs) of a coordinator, which may be running."),
     "restore": (restore, "Make a new data directory from a backup."),
+    "doctor": (doctor, "Say what is wrong with a data directory, without changing anything in it."),
     "restored": (restored, "Say that a database was restored by its own tools."),
 }
 

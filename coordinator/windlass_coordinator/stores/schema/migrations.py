@@ -13,6 +13,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 
 from windlass_proto.errors import Conflict
+from windlass_proto.failpoints import reach
 
 _HERE = Path(__file__).resolve().parent
 
@@ -22,17 +23,27 @@ def migrate(connection: Connection) -> None:
 
     Raises Conflict for a database of another program or of a newer Windlass; it is left untouched.
     """
-    config = Config()
-    config.set_main_option("script_location", str(_HERE))
-    config.set_main_option("path_separator", "os")
-    scripts = ScriptDirectory.from_config(config)
+    scripts = _scripts()
     context = MigrationContext.configure(connection)
     current = context.get_current_revision()
     _refuse_foreign(connection, current, {script.revision for script in scripts.walk_revisions()})
     with Operations.context(context):
         for script in reversed(list(scripts.iterate_revisions("head", current or "base"))):
             script.module.upgrade()
+            reach("coord.migrate.after_step")
             context.stamp(scripts, script.revision)
+
+
+def known_revisions() -> list[str]:
+    """Of this program, oldest first."""
+    return sorted(script.revision for script in _scripts().walk_revisions())
+
+
+def _scripts() -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", str(_HERE))
+    config.set_main_option("path_separator", "os")
+    return ScriptDirectory.from_config(config)
 
 
 def _refuse_foreign(connection: Connection, current: str | None, known: set[str]) -> None:
