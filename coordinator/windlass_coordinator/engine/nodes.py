@@ -55,6 +55,12 @@ def resume(tx: Transaction, tenant: TenantId, node_id: NodeId, *, now: datetime)
     return node.node_id
 
 
+def note_trouble(tx: Transaction, node: NodeView, trouble: str) -> None:
+    """What the node says keeps it from its work, "" = nothing; why it is drained or quarantined goes first."""
+    if node.wish is None and node.reason != trouble:
+        tx.set_node_wish(node.node_key, None, reason=trouble, drain_by=None)
+
+
 def settle_drain(tx: Transaction, node_key: NodeKey, *, now: datetime) -> bool:
     """A draining node on which nothing runs any more is DRAINED; True when it is."""
     node = tx.node_view(node_key)

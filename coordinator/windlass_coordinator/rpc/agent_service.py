@@ -10,7 +10,7 @@ from functools import partial
 from windlass_coordinator.auth.tokens import RANDOM_BYTES, TokenKind, has_digest, new_token, parse_token
 from windlass_coordinator.core.records import Claimed, ClusterKey, LogFacts, NodeView
 from windlass_coordinator.engine.fleet import Fleet
-from windlass_coordinator.engine.nodes import attempts_to_audit, settle_missing
+from windlass_coordinator.engine.nodes import attempts_to_audit, note_trouble, settle_missing
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
 from windlass_coordinator.engine.report import report
 from windlass_coordinator.engine.revoke import release
@@ -223,10 +223,12 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         ended = [convert.attempt_ref_from_wire(ref) for ref in request.ended]
         missing = [convert.attempt_ref_from_wire(ref) for ref in request.missing]
         audits = self._is_audit_due(node_key)
+        trouble = _trouble(request.pressure)
 
         def verb(tx: Transaction) -> tuple[list[AttemptRef], list[AttemptRef]]:
             node = current_node(tx, node_key, session)
             settle_missing(tx, node, missing, rules=self._rules, now=_now())
+            note_trouble(tx, node, trouble)
             audit = self._audit(tx, node) if audits else []
             return tx.stopping_attempts(node_key), audit
 
@@ -326,6 +328,13 @@ def _facts(message: wire.NodeFacts) -> NodeFacts:
         check_between(findings, f"facts.{name}", getattr(message, name), low=0, high=_LARGEST_MACHINE)
     findings.raise_if_any()
     return convert.node_facts_from_wire(message)
+
+
+def _trouble(pressure: wire.Pressure) -> str:
+    """What keeps a node from its work, in its own words and ours."""
+    stuck = pressure.stuck_slots
+    slots = f"{stuck} slot(s) hold processes that cannot be ended" if stuck else ""
+    return "; ".join(filter(None, (pressure.takes_no_work[:_LONGEST_FACT], slots)))
 
 
 def _session(message: wire.SessionRef) -> tuple[SessionRef, NodeKey]:

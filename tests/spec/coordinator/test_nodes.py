@@ -6,6 +6,9 @@ from datetime import timedelta
 import pytest
 
 from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task, exits, holds, told
+from windlass_coordinator.engine.nodes import note_trouble
+from windlass_coordinator.engine.session import current_node
+from windlass_coordinator.stores.base import Transaction
 from windlass_proto.errors import Conflict, NotFound, SessionLost
 from windlass_proto.model.events import Exited, LostOnNode, PrepareFailed, Started
 from windlass_proto.model.failures import FailureKind
@@ -372,3 +375,21 @@ def test_a_back_off_from_another_clock_is_not_waited_for_longer_than_any_could_l
     coordinator.run(lambda tx: tx.bring_due_forward(latest=latest))
 
     assert coordinator.ready_due() == latest
+
+
+def test_what_keeps_a_node_from_its_work_is_shown_as_long_as_it_does(
+    coordinator: InMemoryCoordinator,
+) -> None:
+    node = coordinator.node()
+
+    def reason_after(trouble: str) -> str:
+        def verb(tx: Transaction) -> None:
+            note_trouble(tx, current_node(tx, node.key, node.session), trouble)
+
+        coordinator.run(verb)
+        return str(coordinator.rows("SELECT reason FROM nodes")[0][0])
+
+    assert reason_after("disk full") == "disk full"
+    assert reason_after("") == ""
+    coordinator.drain(node)
+    assert reason_after("disk full") == "drained by its operator"
