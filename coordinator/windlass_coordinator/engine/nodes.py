@@ -56,7 +56,7 @@ def resume(tx: Transaction, tenant: TenantId, node_id: NodeId, *, now: datetime)
 
 
 def note_trouble(tx: Transaction, node: NodeView, trouble: str) -> None:
-    """What the node says keeps it from its work, "" = nothing; why it is drained or quarantined goes first."""
+    """What the node says keeps it from its work, "" = nothing; a drain or a quarantine is the better reason."""
     if node.wish is None and node.reason != trouble:
         tx.set_node_wish(node.node_key, None, reason=trouble, drain_by=None)
 
