@@ -18,6 +18,8 @@ KILL_LOOK_S = (0.001, 0.1)
 """While killed processes vanish: first and longest pause."""
 STUCK_S = 5.0
 """The agent is called for help when killed processes are still there."""
+PROGRAM_CHARS = 500
+"""Of a program's name in a record, whose room in the journal is bounded."""
 _RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT)
 
 
@@ -47,7 +49,7 @@ def describe_failed_start(program: str, error: OSError | ValueError) -> Record:
     except OSError:
         pass
     return {
-        "program": program,
+        "program": program[:PROGRAM_CHARS],
         "errno": getattr(error, "errno", None),
         "exists": os.path.exists(program),
         "empty": not first,

@@ -7,7 +7,7 @@ that a full disk cannot swallow a result (protocol.md, section 11). Not synced: 
 
 import os
 
-from windlass_agent.keeper.record import Record, encode
+from windlass_agent.keeper.record import Record, encode, reach
 
 RECORD_ROOM = 8192
 """All records of one attempt: intent, start and exit."""
@@ -37,10 +37,12 @@ class Journal:
             os.close(fd)
             os.unlink(path)
             raise
+        reach("keeper.journal.before_rotate")
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._left, self.number = fd, self._segment_bytes, self.number + 1
         self.append(encode(self._header | {"segment": self.number}).encode() + b"\n")
+        reach("keeper.journal.after_rotate")
 
     def append(self, line: bytes) -> None:
         os.write(self._fd, line)

@@ -18,8 +18,12 @@ from windlass_agent.keeper.record import NEVER, PROTOCOL, Record, boot_clock, en
 
 MAX_QUEUED = 4096
 """Plans; an agent that hands over more has lost count and is cut off."""
+HOME_LOOK_S = 5.0
+"""How soon a keeper that runs something notices that its slot's directory was removed."""
 HOLD_S = 0.005
 """A record waits this long for the next one while commands follow each other: fewer wake-ups of the agent."""
+_UNWRITTEN = {what: f"keeper.{what}.before_write" for what in ("intent", "start", "exit")}
+_WRITTEN = {what: f"keeper.{what}.after_write" for what in ("intent", "start", "exit")}
 _PLAN_FIELDS = frozenset(
     ("argv", "env", "work_dir", "output_dir", "timeout_s", "kill_grace_s", "memory_bytes")
 )
@@ -41,6 +45,7 @@ class Keeper:
             header = {"is": "segment", "boot": file.read().strip(), "pid": os.getpid()}
         about = os.stat(self._slot)
         header["slot"] = [about.st_dev, about.st_ino]  # A copy of the journal tells of another's processes.
+        self._home = os.open(self._slot, os.O_RDONLY | os.O_DIRECTORY)
         self._journal = Journal(self._slot, config["journal_bytes"], header)
         self._oom_score_adj = str(config["oom_score_adj"]).encode()
         self._null = os.open(os.devnull, os.O_RDWR)
@@ -51,6 +56,7 @@ class Keeper:
         self._agent: Link | None = None
         self._is_ending = False
         self._flush_at = self._exit_at = self._room_at = NEVER
+        self._home_at = 0.0
         self._room = SlotRoom(config["spool_limit_bytes"], config["spool_slot_bytes"])
         self._patient: list[Stream] = []
         """Their command waits until there is room for its output."""
@@ -190,8 +196,9 @@ class Keeper:
             self._journal.reserve()
         record["segment"] = self._journal.number
         line = encode(record).encode() + b"\n"
+        reach(_UNWRITTEN[record["is"]])
         self._journal.append(line)
-        reach(f"keeper.{record['is']}.after_write")
+        reach(_WRITTEN[record["is"]])
         if record["is"] != "intent":
             self._send(line, hold_s)
 
@@ -224,15 +231,29 @@ class Keeper:
                 self._finish(self._command)
             else:
                 break
-        if self._command and boot_clock() > self._command.killing_since + STUCK_S:
-            self._command.killing_since = boot_clock()
-            self._tell({"is": "stuck", "ref": self._command.ref})
+        if self._command:
+            self._watch_over(self._command, boot_clock())
         if self._agent or self._command:
             self._exit_at = NEVER
         elif self._exit_at == NEVER:
             self._exit_at = boot_clock() + self._config["idle_exit_s"]
         elif boot_clock() >= self._exit_at:
             self._is_ending = True
+
+    def _watch_over(self, command: Command, now: float) -> None:
+        if now > command.killing_since + STUCK_S:
+            command.killing_since = now
+            self._tell({"is": "stuck", "ref": command.ref})
+        if now >= self._home_at:
+            self._home_at = now + HOME_LOOK_S
+            if not self._has_home():
+                self._is_ending = True
+                for ref in self._held():
+                    self._stop(ref)
+
+    def _has_home(self) -> bool:
+        """Whose directory is gone will never be asked again: nothing may go on unseen for ever."""
+        return os.fstat(self._home).st_nlink > 0
 
     def _begin(self, plan: Record) -> None:
         if self._lease.forbids_start(plan):
@@ -342,10 +363,13 @@ class Keeper:
         if not self._agent:  # Who else would count what lies here until it comes back?
             self._room.slot_bytes -= command.streams[0].spool.stored
         self._record(self._exit_record(command), hold_s=self._hold_s())
-        if command.plan["work_dir"] is None:
-            self._empty_work_dir()
-        else:
-            os.chdir(self._slot)  # So that a directory of the attempt can be unmounted.
+        try:
+            if command.plan["work_dir"] is None:
+                self._empty_work_dir()
+            else:
+                os.chdir(self._slot)  # So that a directory of the attempt can be unmounted.
+        except FileNotFoundError:
+            self._is_ending = True  # The slot was removed: the next plan would have no place.
 
     def _hold_s(self) -> float:
         return HOLD_S if self._queue else 0.0
@@ -375,5 +399,8 @@ class Keeper:
         except FileNotFoundError:
             pass
         else:
-            os.rename(self._work, f"{self._slot}/trash/{time.time_ns()}")
+            try:
+                os.rename(self._work, f"{self._slot}/trash/{time.time_ns()}")
+            except OSError:  # Made immutable, or something is mounted there: it stays, and is not used again.
+                self._work = f"{self._slot}/work-{time.time_ns()}"
         os.mkdir(self._work, 0o700)

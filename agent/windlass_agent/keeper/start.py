@@ -39,8 +39,10 @@ def main() -> None:
     keeper.admit(_take_stdin(), is_trusted=True)
     keeper.serve(listener)
     listener.close()
-    os.chdir(config["slot"])
-    os.unlink("keeper.sock")
+    try:
+        os.unlink(f"{config['slot']}/keeper.sock")
+    except FileNotFoundError:
+        pass  # The slot was removed, and the keeper ended for that.
 
 
 def _make_nonce() -> str:

@@ -7,11 +7,11 @@ elsewhere.
 """
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from windlass_agent.spool.durable import read_json_lines
+from windlass_agent.spool.remove_tree import remove_tree
 from windlass_proto.model.ids import AttemptRef
 from windlass_proto.model.states import LogStream
 
@@ -33,9 +33,9 @@ def attempt_path(attempts: Path, ref: AttemptRef) -> Path:
     return attempts / attempt_name(ref)
 
 
-def remove_attempt(path: Path) -> None:
-    """Blocks: call it off the event loop when more than output may be in it. A missing one is fine."""
-    shutil.rmtree(path, ignore_errors=True)
+def remove_attempt(path: Path) -> int:
+    """How much could not be removed. Blocks: call it off the event loop. A missing one is fine."""
+    return remove_tree(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,12 @@ trash/           what commands left in it
 
 import fcntl
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from windlass_agent.spool.durable import JsonRecord, read_json_lines
+from windlass_agent.spool.remove_tree import remove_tree
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,6 @@ class SlotDir:
         except FileNotFoundError:
             return False
 
-    def empty_trash(self) -> None:
-        """Blocks for as long as there is something to remove: call it off the event loop."""
-        for path in (self.path / "trash").iterdir():
-            shutil.rmtree(path, ignore_errors=True)
+    def empty_trash(self) -> int:
+        """How much could not be removed. Blocks for as long as it takes: call it off the event loop."""
+        return sum(remove_tree(path) for path in (self.path / "trash").iterdir())
