@@ -132,7 +132,11 @@ async def serving(settings: config.Settings) -> AsyncIterator[Running]:
         token_file = prepare(store, data)
         if token_file is not None:
             _show_once(token_file)
-        logs = open_log_store(data / "logs")
+        logs = open_log_store(
+            data / "logs",
+            attempt_quota_bytes=settings.limits.log_bytes_per_attempt,
+            on_broken=vitals.on_broken,
+        )
         stack.callback(logs.close)
         parts = await stack.enter_async_context(_Parts.assembled(settings, store, logs, fleet, vitals))
         web = WebServer(settings.http, registry=_metrics(parts), why_not_ready=vitals.readiness.why_not)
@@ -185,7 +189,8 @@ class _Parts:
         """Builds the parts and runs the duties while the context is open."""
         signals = LogSignals()
         rules = Rules(retry=settings.retry, jitter=random.random)
-        async with LogIntake(logs, on_appended=signals.notify) as intake:
+        intaking = LogIntake(logs, on_appended=signals.notify, why_full=lambda: vitals.reserve.why_short)
+        async with intaking as intake:
             parts = cls(
                 fleet=fleet,
                 parked=ParkedPolls(),
@@ -322,6 +327,8 @@ def _metrics(parts: _Parts) -> CollectorRegistry:
     registry.register(VitalsCollector(parts.vitals))
     parked = Gauge("windlass_polls_parked", "Agents' polls that wait for work", registry=registry)
     parked.set_function(lambda: len(parts.parked))
+    waiting = Gauge("windlass_log_streams_waiting", "Log streams that wait for the disk", registry=registry)
+    waiting.set_function(lambda: parts.intake.disk_queue.waiting)
     for kind in ("jobs", "rows", "facts", "orphaned_logs"):
         name = f"windlass_retention_removed_{kind}"
         gauge = Gauge(name, f"Removed since the start by retention: {kind}", registry=registry)

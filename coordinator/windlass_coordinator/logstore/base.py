@@ -10,11 +10,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from windlass_proto.errors import Unavailable
 from windlass_proto.model.ids import JobId, TaskKey
 from windlass_proto.model.states import LogStream
 
 MAX_READ_BYTES = 1 << 20
 """Most bytes that one read returns, so that a reader of a long log does not fill the memory."""
+
+
+class DiskRefused(Unavailable):
+    """The disk did not take bytes; none of them count. The same again works when the disk does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +69,8 @@ class AppendVerdict(StrEnum):
     """Bytes sent again differ from those stored, which were kept; what lay beyond them was stored."""
     GONE = "GONE"
     """The job's logs have been deleted."""
+    QUOTA = "QUOTA"
+    """The attempt's logs are as large as they may be: nothing of it was stored, only a gap will be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +86,14 @@ class LogWriter(Protocol):
     """Appends to any number of streams; belongs to one thread at a time."""
 
     def append(self, key: StreamKey, *, offset: int, data: bytes, crc32: int) -> AppendOutcome:
-        """Adds what is new of `data`, which was produced at `offset`; safe to repeat."""
+        """Adds what is new of `data`, which was produced at `offset`; safe to repeat. Raises DiskRefused."""
 
     def append_gap(self, key: StreamKey, *, offset: int, length: int, reason: str) -> AppendOutcome:
-        """Declares that the bytes at `offset` will never come; safe to repeat."""
+        """Declares that the bytes at `offset` will never come; safe to repeat. Raises DiskRefused."""
 
     def sync(self) -> None:
-        """Puts on disk what this writer has touched since its last sync."""
+        """Puts on disk what this writer has touched since its last sync. Raises Unavailable when that cannot
+        be known: then nothing since the last sync counts, and this writer is not to be used any more."""
 
     def close(self) -> None:
         """Ends the use of this writer; what was not synced may or may not be kept."""

@@ -14,6 +14,8 @@ import shutil
 import threading
 import zlib
 from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,9 +29,9 @@ from windlass_coordinator.logstore.base import (
 )
 from windlass_coordinator.logstore.disk import EarlyWriteback, read_whole, sync_directory
 from windlass_coordinator.logstore.layout import Layout
-from windlass_coordinator.logstore.stream_file import StreamFile, load_stream
-from windlass_proto.errors import Unavailable
+from windlass_coordinator.logstore.stream_file import StreamFile, load_stream, unsynced
 from windlass_proto.model.ids import JobId
+from windlass_proto.model.states import LogStream
 
 DEFAULT_OPEN_STREAMS = 256
 """Descriptors held; a quarter of the limit that many systems give a process."""
@@ -38,6 +40,7 @@ _REMEMBERED_ENDS = 65_536
 _REMEMBERED_DELETIONS = 4_096
 """Outlives the few seconds for which an admission of an attempt is believed."""
 _INDEXES_PER_DIRECTORY = 1000
+_OTHER = {LogStream.STDOUT: LogStream.STDERR, LogStream.STDERR: LogStream.STDOUT}
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 _SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -46,9 +49,18 @@ _SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 class FileLogStore:
     """Implements LogStore."""
 
-    def __init__(self, root: Path, *, max_open_streams: int = DEFAULT_OPEN_STREAMS) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        max_open_streams: int = DEFAULT_OPEN_STREAMS,
+        attempt_quota_bytes: int | None = None,
+        on_broken: Callable[[str], None] = lambda why: None,
+    ) -> None:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root = root
+        self._attempt_quota_bytes = attempt_quota_bytes
+        self.on_broken = on_broken
         self._max_open_streams = max_open_streams
         self._writeback = EarlyWriteback()
         self._lock = threading.Lock()
@@ -122,12 +134,27 @@ class FileLogStore:
                 self._path(key),
                 root=self._root,
                 writeback=self._writeback,
-                known_end=self._closed_ends.pop(key, None),
+                known_end=self._closed_ends.get(key),
+                on_broken=self.on_broken,
             )
+            self._closed_ends.pop(key, None)
             self._open[key] = stream
             self._open.move_to_end(key)
             self._make_room()
             return stream
+
+    def has_quota_for(self, key: StreamKey, stored_bytes: int) -> bool:
+        """Whether the attempt may store as much of this stream besides what there is of the other one."""
+        if self._attempt_quota_bytes is None:
+            return True
+        other = replace(key, stream=_OTHER[key.stream])
+        found = self._open.get(other)
+        if found is not None and not found.is_closed:
+            return stored_bytes + found.stored_bytes <= self._attempt_quota_bytes
+        try:
+            return stored_bytes + self._path(other).stat().st_size <= self._attempt_quota_bytes
+        except OSError:
+            return stored_bytes <= self._attempt_quota_bytes
 
     def _make_room(self) -> None:
         """Closes streams used longest ago; those in use at this moment are passed over."""
@@ -200,6 +227,9 @@ class FileLogWriter:
                 if stream.is_closed:
                     continue
                 self._touched[key] = stream
+                grown_to = stream.stored_bytes + max(0, offset + len(data) - stream.end)
+                if grown_to > stream.stored_bytes and not self._store.has_quota_for(key, grown_to):
+                    return AppendOutcome(verdict=AppendVerdict.QUOTA, end=stream.end)
                 return stream.append(data, offset=offset)
         return AppendOutcome(verdict=AppendVerdict.GONE, end=0)
 
@@ -213,31 +243,29 @@ class FileLogWriter:
         return AppendOutcome(verdict=AppendVerdict.GONE, end=0)
 
     def sync(self) -> None:
-        touched, self._touched = self._touched, {}
-        streams = list(touched.values())
+        streams = list(self._touched.values())
         if len(streams) > 1:
             for stream in streams:
                 with stream.lock:
                     stream.begin_writeback()
-            _sync_names(streams)
+            _sync_names(streams, self._store.on_broken)
         for stream in streams:
             with stream.lock:
                 stream.sync()
+        self._touched.clear()
 
     def close(self) -> None:
         self._touched.clear()
 
 
-def _sync_names(streams: list[StreamFile]) -> None:
+def _sync_names(streams: list[StreamFile], on_broken: Callable[[str], None]) -> None:
     """Puts the names of new files on disk, each directory once: many short outputs share theirs."""
     fresh = [stream for stream in streams if stream.has_new_name]
     for directory in {directory for stream in fresh for directory in stream.directories}:
         try:
             sync_directory(directory)
         except OSError as error:
-            raise Unavailable(
-                f"cannot sync the folder of log files {directory}: repair the disk, then it goes on by itself"
-            ) from error
+            raise unsynced(directory, error, on_broken) from error
     for stream in fresh:
         with stream.lock:
             stream.has_new_name = False

@@ -7,11 +7,14 @@ A kill at any point leaves a state that goes on rightly:
 - a gap whose preceding bytes did not reach the disk was never acknowledged, and is cut off at the next open.
 """
 
+import contextlib
+import errno
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
-from windlass_coordinator.logstore.base import AppendOutcome, AppendVerdict, Gap
+from windlass_coordinator.logstore.base import AppendOutcome, AppendVerdict, DiskRefused, Gap
 from windlass_coordinator.logstore.disk import (
     EarlyWriteback,
     make_private_directories,
@@ -25,6 +28,7 @@ from windlass_proto.failpoints import reach
 
 _OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _MAX_REASON_CHARS = 200
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _MIN_WRITEBACK_BYTES = 4 << 20
 """Begun by itself for as much; in smaller pieces it costs twice the CPU (measured with 1 MiB)."""
 
@@ -42,26 +46,40 @@ def load_stream(path: Path) -> tuple[int, Layout]:
 
 
 class StreamFile:
-    """A stream open for appending. `lock` guards everything but the two attributes that readers look at."""
+    """A stream open for appending. `lock` guards all but the attributes that readers look at."""
 
     def __init__(
-        self, path: Path, *, root: Path, writeback: EarlyWriteback, known_end: int | None = None
+        self,
+        path: Path,
+        *,
+        root: Path,
+        writeback: EarlyWriteback,
+        known_end: int | None = None,
+        on_broken: Callable[[str], None] = lambda why: None,
     ) -> None:
-        """Opens or makes the file. `known_end` is where it ended when this process last synced it."""
+        """Opens or makes the file. `known_end` is where it ended when this process last synced it. Raises
+        DiskRefused when there is no room for another file."""
+        self._on_broken = on_broken
         self.lock = threading.Lock()
         self.is_closed = False
         self._has_failed = False
         self._path = path
         self._root = root
         self._writeback = writeback
-        self._descriptor, is_new = _open_or_create(path, root=root)
         try:
-            self._stored_bytes, self.layout = self._load()
-            self._written_back = self._stored_bytes
+            self._descriptor, is_new = _open_or_create(path, root=root)
+        except OSError as error:
+            raise _refused("open", path, error) from error
+        try:
+            self.stored_bytes, self.layout = self._load()
+            self._written_back = self.stored_bytes
             self.has_new_name = known_end is None
             self.durable_end = known_end or 0
             if not is_new and self.is_dirty:
                 self._make_durable()
+        except OSError as error:
+            os.close(self._descriptor)
+            raise _refused("read", path, error) from error
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -69,7 +87,7 @@ class StreamFile:
     @property
     def end(self) -> int:
         """End of what is written, on disk or not."""
-        return self.layout.end(self._stored_bytes)
+        return self.layout.end(self.stored_bytes)
 
     @property
     def is_dirty(self) -> bool:
@@ -102,10 +120,10 @@ class StreamFile:
 
     def begin_writeback(self) -> None:
         """Lets the disk begin with what is not on it yet."""
-        length = self._stored_bytes - self._written_back
+        length = self.stored_bytes - self._written_back
         if length > 0 and not self.is_closed:
             self._writeback.begin(self._descriptor, position=self._written_back, length=length)
-            self._written_back = self._stored_bytes
+            self._written_back = self.stored_bytes
 
     def sync(self) -> None:
         """Puts bytes and names on disk.
@@ -114,14 +132,15 @@ class StreamFile:
         this file is closed, so that the next use reads anew what there is.
         """
         if self._has_failed:
-            raise _refused("sync", self._path)
+            raise Unavailable(f"the log file {self._path} was not synced: send again from its end")
         if self.is_closed or not self.is_dirty:
             return
         try:
             self._make_durable()
         except Unavailable:
             self._has_failed = True
-            os.ftruncate(self._descriptor, self.layout.position(self.durable_end))
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self.layout.position(self.durable_end))
             self.close()
             raise
 
@@ -154,13 +173,14 @@ class StreamFile:
 
     def _write(self, data: bytes) -> None:
         try:
-            write_whole(self._descriptor, data, self._stored_bytes)
+            write_whole(self._descriptor, data, self.stored_bytes)
         except OSError as error:
-            os.ftruncate(self._descriptor, self._stored_bytes)
-            raise _refused("write", self._path) from error
-        self._stored_bytes += len(data)
+            with contextlib.suppress(OSError):  # then the next write goes over it
+                os.ftruncate(self._descriptor, self.stored_bytes)
+            raise _refused("write", self._path, error) from error
+        self.stored_bytes += len(data)
         reach("coord.log.after_write")
-        if self._stored_bytes - self._written_back >= _MIN_WRITEBACK_BYTES:
+        if self.stored_bytes - self._written_back >= _MIN_WRITEBACK_BYTES:
             self.begin_writeback()
 
     def _write_gap(self, gap: Gap) -> None:
@@ -173,8 +193,9 @@ class StreamFile:
                 if is_new:
                     self._sync_names()
             except OSError as error:
-                os.ftruncate(descriptor, before)
-                raise _refused("declare a gap in", self._path) from error
+                with contextlib.suppress(OSError):
+                    os.ftruncate(descriptor, before)
+                raise _refused("declare a gap in", self._path, error) from error
         finally:
             os.close(descriptor)
         self.layout = self.layout.with_gap(gap)
@@ -187,7 +208,7 @@ class StreamFile:
             if self.has_new_name:
                 self._sync_names()
         except OSError as error:
-            raise _refused("sync", self._path) from error
+            raise unsynced(self._path, error, self._on_broken) from error
         reach("coord.log.after_sync")
         self.durable_end = end
 
@@ -219,7 +240,16 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def _refused(what: str, path: Path) -> Unavailable:
-    return Unavailable(
-        f"cannot {what} the log file {path}: free or repair the disk, then it goes on by itself"
+def unsynced(path: Path, error: OSError, on_broken: Callable[[str], None]) -> Unavailable:
+    """A sync has failed, of which nobody knows what it has put on the disk. Unless the disk is only full, the
+    kernel may have dropped the bytes and call the next sync a success: the process must end."""
+    if error.errno not in _FULL:
+        on_broken(f"the disk has failed the log files ({path}: {error.strerror})")
+    return Unavailable(f"cannot sync {path} ({error.strerror}): it goes on when the disk is well again")
+
+
+def _refused(what: str, path: Path, error: OSError) -> DiskRefused:
+    return DiskRefused(
+        f"cannot {what} the log file {path} ({error.strerror}): free or repair the disk, then it goes on by "
+        "itself"
     )

@@ -2,7 +2,8 @@
 
 One stream of requests is a pipeline of three: the event loop reads ahead, a worker thread writes and syncs,
 and the replies go out in the order of the requests. A sync covers everything written since the one before
-(protocol.md, order C4): it is due when little is coming, after 8 MiB, or after 100 ms.
+(protocol.md, order C4): it is due when little is coming, after 8 MiB, or after 100 ms. While the disk takes
+nothing, the stream waits with what it has, and so does the agent.
 
 Who may append, and to which job, is not decided here: see `admit`.
 """
@@ -22,13 +23,14 @@ import structlog
 from windlass_coordinator.logstore.base import (
     AppendOutcome,
     AppendVerdict,
+    DiskRefused,
     LogStore,
     LogWriter,
     StreamKey,
 )
 from windlass_coordinator.rpc.read_ahead import Batch, Budget, ReadAhead
 from windlass_proto import convert
-from windlass_proto.errors import InvalidRequest, WindlassError
+from windlass_proto.errors import InvalidRequest, Overloaded, WindlassError
 from windlass_proto.model.ids import AttemptRef, JobId
 from windlass_proto.model.states import LogStream
 from windlass_proto.v1 import agent_pb2, jobs_pb2
@@ -65,6 +67,28 @@ class IntakeLimits:
     """How long the answer to "may it append?" is believed."""
     threads: int = 8
     """Streams that write or sync at the same moment."""
+    disk_pause: timedelta = timedelta(seconds=1)
+    """Between two tries while the disk is full."""
+
+
+class DiskQueue:
+    """The streams that wait for a disk that takes nothing."""
+
+    def __init__(self, *, why_full: Callable[[], str | None], pause: timedelta) -> None:
+        """`why_full` says why nothing is to be written although it might still fit."""
+        self.why_full = why_full
+        self.pause_s = pause.total_seconds()
+        self.waiting = 0
+
+    async def wait(self, reason: str) -> None:
+        """For a moment; people hear when the first stream waits and when the last one goes on."""
+        if not self.waiting:
+            _log.warning("log.waits_for_disk", reason=reason)
+        self.waiting += 1
+        try:
+            await asyncio.sleep(self.pause_s)
+        finally:
+            self.waiting -= 1
 
 
 class LogIntake:
@@ -76,11 +100,14 @@ class LogIntake:
         *,
         on_appended: Callable[[StreamKey], None],
         limits: IntakeLimits | None = None,
+        why_full: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """`on_appended` is called on the event loop for each stream that has grown, after the sync."""
+        """`on_appended` is called on the event loop for each stream that has grown, after the sync;
+        `why_full` says why logs must leave what room there is to the database."""
         self._store = store
         self._on_appended = on_appended
         self._limits = limits or IntakeLimits()
+        self.disk_queue = DiskQueue(why_full=why_full, pause=self._limits.disk_pause)
         self._budget = Budget(self._limits.total_read_ahead_bytes)
         self._threads = ThreadPoolExecutor(self._limits.threads, thread_name_prefix="log-intake")
         self._readers = asyncio.TaskGroup()
@@ -106,6 +133,7 @@ class LogIntake:
             admissions=_Admissions(admit, lifetime=self._limits.admission),
             threads=self._threads,
             limits=self._limits,
+            disk_queue=self.disk_queue,
         )
         try:
             async with aclosing(intake.replies(ahead)) as groups:
@@ -166,7 +194,9 @@ class _StreamIntake:
         admissions: _Admissions,
         threads: ThreadPoolExecutor,
         limits: IntakeLimits,
+        disk_queue: DiskQueue,
     ) -> None:
+        self._disk_queue = disk_queue
         self._writer = writer
         self._admissions = admissions
         self._threads = threads
@@ -197,15 +227,26 @@ class _StreamIntake:
         """Writes a batch, which may be empty; whether everything written so far is on disk now."""
         keys = await self._keys(batch.requests)
         is_due = self._is_sync_due(batch)
-        loop = asyncio.get_running_loop()
-        outcomes = await loop.run_in_executor(
-            self._threads, _store, self._writer, list(zip(keys, batch.requests, strict=True)), is_due
-        )
+        outcomes = await self._stored(list(zip(keys, batch.requests, strict=True)), is_due)
         for key, request, outcome in zip(keys, batch.requests, outcomes, strict=True):
             self._unsynced.append(_reply(request, outcome))
             if key is not None and outcome is not None:
                 self._note(key, request, outcome)
         return is_due
+
+    async def _stored(
+        self, work: "Sequence[tuple[StreamKey | None, AppendLogRequest]]", is_sync_due: bool
+    ) -> "list[AppendOutcome | None]":
+        """What became of each; tried until the disk takes it, as repeating an append is safe."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if work and (why := self._disk_queue.why_full()) is not None:
+                await self._disk_queue.wait(why)
+                continue
+            try:
+                return await loop.run_in_executor(self._threads, _store, self._writer, work, is_sync_due)
+            except DiskRefused as refusal:
+                await self._disk_queue.wait(str(refusal))
 
     def _is_sync_due(self, batch: Batch) -> bool:
         now = asyncio.get_running_loop().time()
@@ -237,8 +278,16 @@ class _StreamIntake:
     async def _keys(self, requests: Sequence[AppendLogRequest]) -> list[StreamKey | None]:
         """The stream that each request appends to; None when that is refused."""
         refs = [convert.attempt_ref_from_wire(request.ref) for request in requests]
-        jobs = await self._admissions.jobs_of(refs)
+        jobs = await self._admitted(refs)
         return [_key(request, ref, jobs[ref]) for request, ref in zip(requests, refs, strict=True)]
+
+    async def _admitted(self, refs: Sequence[AttemptRef]) -> dict[AttemptRef, JobId | None]:
+        """The job of each, as soon as the database has time for logs."""
+        while True:
+            try:
+                return await self._admissions.jobs_of(refs)
+            except Overloaded as refusal:
+                await asyncio.sleep(refusal.retry_after.total_seconds())
 
     def _note(self, key: StreamKey, request: AppendLogRequest, outcome: AppendOutcome) -> None:
         match outcome.verdict:
@@ -249,6 +298,8 @@ class _StreamIntake:
                 _log.warning("log.diverged", **_where(key), offset=request.offset, end=outcome.end)
             case AppendVerdict.CORRUPT:
                 _log.warning("log.corrupted", **_where(key), offset=request.offset)
+            case AppendVerdict.QUOTA:
+                _log.debug("log.quota_reached", **_where(key), end=outcome.end)
             case AppendVerdict.DUPLICATE | AppendVerdict.AHEAD | AppendVerdict.GONE:
                 pass
 
@@ -301,7 +352,12 @@ def _append(writer: LogWriter, key: StreamKey, request: AppendLogRequest) -> App
 def _reply(request: AppendLogRequest, outcome: AppendOutcome | None) -> AppendLogReply:
     if outcome is None or outcome.verdict is AppendVerdict.GONE:
         return agent_pb2.AppendLogReply(ref=request.ref, stream=request.stream, revoked=True)
-    return agent_pb2.AppendLogReply(ref=request.ref, stream=request.stream, durable_end=outcome.end)
+    return agent_pb2.AppendLogReply(
+        ref=request.ref,
+        stream=request.stream,
+        durable_end=outcome.end,
+        quota=outcome.verdict is AppendVerdict.QUOTA,
+    )
 
 
 def _where(key: StreamKey) -> dict[str, object]:

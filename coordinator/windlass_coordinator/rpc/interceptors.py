@@ -118,6 +118,8 @@ class CallGuard(grpc.aio.ServerInterceptor):
 
         async def guarded(request: Any, context: Context) -> Any:
             try:
+                if self._is_going_down:
+                    raise _going_down()
                 with _through(gates):
                     await self._admit(access, lane, context)
                     return await serve(request, context)
@@ -139,30 +141,38 @@ class CallGuard(grpc.aio.ServerInterceptor):
 
         async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
             stream = asyncio.current_task()
-            if stream is not None:
-                self._streams.add(stream)
+            assert stream is not None
             try:
                 with _through(gates):
+                    self._note_waiting(stream)
                     await self._admit(access, lane, context)
                     with self._following(lane):
                         async with aclosing(serve(request, context)) as replies:
                             async for reply in replies:
+                                # Cancelled while it writes, the library would leave the call open.
+                                self._streams.discard(stream)
                                 yield reply
+                                self._note_waiting(stream)
             except grpc.aio.AbortError:
                 raise
             except asyncio.CancelledError:
-                if not self._is_going_down or stream is None:
+                if not self._is_going_down:
                     self._peers.offend(peer_of(context.peer()))
                     raise  # the caller has gone
                 stream.uncancel()
-                await _abort(context, method, Unavailable("this coordinator is going down: call again"))
+                await _abort(context, method, _going_down())
             except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
                 await _abort(context, method, error)
             finally:
-                if stream is not None:
-                    self._streams.discard(stream)
+                self._streams.discard(stream)
 
         return guarded
+
+    def _note_waiting(self, stream: asyncio.Task[Any]) -> None:
+        """The stream may be ended from now on; one that comes too late ends itself."""
+        if self._is_going_down:
+            raise _going_down()
+        self._streams.add(stream)
 
     def _following(self, lane: Lane) -> AbstractContextManager[None]:
         """The share of the caller's tenant in the streams of users."""
@@ -191,6 +201,10 @@ class CallGuard(grpc.aio.ServerInterceptor):
     def _check_room(self, lane: Lane, told_to_strangers: str = "") -> None:
         if lane is Lane.CHANGE and (why := self._why_no_room()) is not None:
             raise NoRoom(told_to_strangers or why)
+
+
+def _going_down() -> Unavailable:
+    return Unavailable("this coordinator is going down: call again")
 
 
 @contextmanager
