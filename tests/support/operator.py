@@ -9,23 +9,24 @@ from pathlib import Path
 from tests.support.coordinator_process import environment
 
 DEADLINE_S = 120.0
+WITHOUT_OVERRIDES = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+"""The modes of files mean nothing to root, unless it gives that up."""
 CRASH = {"WINDLASS_TEST_BUILD": "1"}
 
 
 def coordinator_verb(
-    *arguments: object, dies_at: str = "", as_nobody: bool = False
+    *arguments: object, dies_at: str = "", obeys_modes: bool = False
 ) -> "subprocess.CompletedProcess[str]":
     """`windlass-coordinator VERB ...`, run to its end, or killed at a failpoint."""
     words = [str(word) for word in arguments]
+    prefix = WITHOUT_OVERRIDES if obeys_modes and os.geteuid() == 0 else []
     return subprocess.run(
-        [sys.executable, "-m", "windlass_coordinator.app", *words],
+        [*prefix, sys.executable, "-m", "windlass_coordinator.app", *words],
         capture_output=True,
         text=True,
         timeout=DEADLINE_S,
         env=environment() | (CRASH | {"WINDLASS_FAILPOINT": dies_at} if dies_at else {}),
         check=False,
-        # Modes mean nothing to root.
-        user=65534 if as_nobody and os.geteuid() == 0 else None,
     )
 
 

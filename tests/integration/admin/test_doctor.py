@@ -185,7 +185,7 @@ def test_a_directory_that_is_not_there_could_not_be_looked_at(tmp_path: Path) ->
 def test_what_may_not_be_read_is_told_apart_from_what_is_wrong(store: Path, tmp_path: Path) -> None:
     store.chmod(0)
     try:
-        refused = coordinator_verb("doctor", "--data", store, as_nobody=True)
+        refused = coordinator_verb("doctor", "--data", store, obeys_modes=True)
     finally:
         store.chmod(0o700)
     assert refused.returncode == 2
@@ -204,7 +204,8 @@ def test_logs_of_jobs_that_are_gone_and_streams_that_are_too_long_are_told(store
         )
         db.execute(
             "INSERT INTO attempts (task_key, idx, attempt, fence, node_key, epoch, poll_seq, state, "
-            "leased_at, ended_at, stdout_end, stderr_end) VALUES (?, 0, 1, 7, 1, 1, 1, 'SUCCEEDED', 1, 1, 4, 9)",
+            "leased_at, ended_at, stdout_end, stderr_end) "
+            "VALUES (?, 0, 1, 7, 1, 1, 1, 'SUCCEEDED', 1, 1, 4, 9)",
             (task_key,),
         )
         db.commit()
