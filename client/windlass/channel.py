@@ -18,7 +18,9 @@ from windlass_proto.errors import (
     Denied,
     InvalidJob,
     InvalidRequest,
+    NoRoom,
     NotFound,
+    Overloaded,
     Problem,
     Unavailable,
     WindlassError,
@@ -28,6 +30,7 @@ Reply = TypeVar("Reply")
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 """A specification with the largest allowed environment fits; log chunks are far smaller."""
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
 _BACKOFF_FIRST_S = 0.1
 _BACKOFF_LONGEST_S = 2.0
 _OPTIONS = (
@@ -42,7 +45,7 @@ _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 _BY_CODE: dict[str, type[WindlassError]] = {
-    kind.code: kind for kind in (InvalidRequest, NotFound, Conflict, Unavailable, Denied)
+    kind.code: kind for kind in (InvalidRequest, NotFound, Conflict, Unavailable, Overloaded, NoRoom, Denied)
 }
 _BY_STATUS: dict[grpc.StatusCode, type[WindlassError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
@@ -85,7 +88,9 @@ class Connection:
             try:
                 return await method(request, timeout=timeout.total_seconds(), metadata=self._metadata)
             except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE or not await patience_left.pause():
+                asked_s = _asked_pause_s(error)
+                may_repeat = error.code() is grpc.StatusCode.UNAVAILABLE or asked_s is not None
+                if not may_repeat or not await patience_left.pause(at_least_s=asked_s or 0.0):
                     self._raise(error)
 
     async def stream(self, method: Callable[..., Any], request: Any) -> AsyncIterator[Any]:
@@ -115,16 +120,25 @@ class Patience:
         self._pause_s = _BACKOFF_FIRST_S
         self._give_up_at: float | None = None
 
-    async def pause(self) -> bool:
+    async def pause(self, *, at_least_s: float = 0.0) -> bool:
         """Waits a little; False (at once) when the patience is used up."""
         now = time.monotonic()
         if self._give_up_at is None:
             self._give_up_at = now + self._patience_s
-        if now + self._pause_s > self._give_up_at:
+        if now + max(self._pause_s, at_least_s) > self._give_up_at:
             return False
-        await asyncio.sleep(self._pause_s * random.uniform(0.7, 1.3))
+        await asyncio.sleep(at_least_s + self._pause_s * random.uniform(0.7, 1.3))
         self._pause_s = min(self._pause_s * 2, _BACKOFF_LONGEST_S)
         return True
+
+
+def _asked_pause_s(error: grpc.aio.AioRpcError) -> float | None:
+    """How long a coordinator with too much to do asks us to wait; None when it asks nothing."""
+    for key, value in error.trailing_metadata() or ():
+        if key == _PUSHBACK_KEY:
+            text = value if isinstance(value, str) else value.decode(errors="replace")
+            return int(text) / 1000 if text.isdecimal() else None
+    return None
 
 
 def error_of(error: grpc.aio.AioRpcError, *, address: str) -> WindlassError:
