@@ -28,8 +28,10 @@ class Way:
     """Nothing passes, nobody is told."""
     delay_s: float = 0.0
     bytes_per_s: float = 0.0
-    """0 = as fast as it goes."""
+    """Of all connections together; 0 = as fast as it goes."""
     passed_bytes: int = 0
+    line: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One piece at a time is on it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -174,7 +176,8 @@ class ChaosProxy:
         if way.delay_s:
             await asyncio.sleep(way.delay_s)
         if way.bytes_per_s:
-            await asyncio.sleep(len(data) / way.bytes_per_s)
+            async with way.line:
+                await asyncio.sleep(len(data) / way.bytes_per_s)
         if connection.left_bytes is not None:
             data, connection.left_bytes = (
                 data[: connection.left_bytes],

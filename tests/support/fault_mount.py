@@ -76,7 +76,7 @@ class FaultMount:
         self._tell("revert", seed=seed, kept=kept)
 
     def counts(self) -> dict[str, int]:
-        """Operations so far."""
+        """Operations so far: by kind ("fsync"), by kind and name ("fsync windlass.db-wal"), and "change"."""
         found: dict[str, int] = self._tell("counts")
         return found
 

@@ -124,6 +124,7 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
     def _enter(self, op: str, path: str) -> None:
         with self._lock:
             self.counts[op] += 1
+            self.counts[f"{op} {os.path.basename(path)}"] += 1
             if op in _CHANGES:
                 self.counts["change"] += 1
             rule = next((rule for rule in self._rules if self._hits(rule, op, path)), None)

@@ -1,7 +1,7 @@
 """A proxy that passes gRPC calls on one by one, and may repeat, delay, reorder them or lose their replies.
 
 It knows no message: requests and replies are bytes. Unary calls follow the rule of their method; streams
-are passed through. A call that the client gave up is still delivered when its time comes, which is how a
+are passed through, or refused. A call that the client gave up is still delivered when its time comes, which is how a
 late message overtakes nothing and is overtaken by others.
 """
 
@@ -103,9 +103,15 @@ class GrpcProxy:
     def handler(self, method: str, metadata: tuple[tuple[str, str], ...]) -> grpc.RpcMethodHandler:
         if method in self._streams:
 
-            async def stream(requests: AsyncIterator[bytes], _: object) -> AsyncIterator[bytes]:
+            async def stream(
+                requests: AsyncIterator[bytes], context: grpc.aio.ServicerContext
+            ) -> AsyncIterator[bytes]:
                 assert self._channel is not None
-                self.calls[method.rpartition("/")[2]] += 1
+                name = method.rpartition("/")[2]
+                self.calls[name] += 1
+                rule = self.rules.get(name, self.otherwise)
+                if rule.answer is not None:
+                    await context.abort(rule.answer, "the proxy says no")
                 call = self._channel.stream_stream(method)(requests, metadata=metadata)
                 try:
                     async for reply in call:

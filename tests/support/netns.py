@@ -16,7 +16,7 @@ def lacking() -> str:
     """Why there can be no such cable here; "" = there can."""
     if os.geteuid() != 0:
         return "network namespaces need root"
-    missing = [name for name in ("ip", "iptables") if shutil.which(name) is None]
+    missing = [name for name in ("ip", "iptables", "nsenter") if shutil.which(name) is None]
     if missing:
         return f"no {' and no '.join(missing)}"
     tried = subprocess.run(["ip", "netns", "list"], capture_output=True, check=False)
@@ -33,7 +33,8 @@ class Cable:
     @property
     def prefix(self) -> list[str]:
         """Before a command line: it runs at the far end."""
-        return ["ip", "netns", "exec", self.namespace]
+        # `ip netns exec` would put another /sys in front of the cgroups.
+        return ["nsenter", f"--net=/run/netns/{self.namespace}"]
 
     def drop(self, *, to_near: bool = True, to_far: bool = True) -> None:
         """Packets of these directions vanish."""

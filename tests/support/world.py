@@ -9,7 +9,7 @@ import asyncio
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -120,12 +120,14 @@ class World:
 
     # -- programs
 
-    def new_coordinator(self, data: Path, *, name: str = "coordinator") -> CoordinatorProgram:
+    def new_coordinator(
+        self, data: Path, *, name: str = "coordinator", host: str = "127.0.0.1"
+    ) -> CoordinatorProgram:
         """Another one than the world's own, or on other data. Put it into `coordinator` or `others`."""
         made = coordinator_program(
             self.directory,
             data=data,
-            listen=f"127.0.0.1:{free_port()}",
+            listen=f"{host}:{free_port()}",
             http=f"127.0.0.1:{free_port()}",
             mark=self.mark,
         )
@@ -165,8 +167,11 @@ class World:
         failpoint: str = "",
         wait: bool = True,
         cluster: str = "default",
+        prefix: Sequence[str] = (),
+        extra: Mapping[str, str] | None = None,
     ) -> AgentProgram:
-        """A new node; `via` = an address between it and the coordinator, of a proxy."""
+        """A new node; `via` = an address between it and the coordinator, of a proxy; `prefix` = a program
+        that starts it elsewhere; `extra` = variables of its first life."""
         name = f"node-{len(self.agents)}"
         token = self.directory / f"{name}" / "join.token"
         token.parent.mkdir()
@@ -174,7 +179,10 @@ class World:
         state = token.parent / "state"
         agent = AgentProgram(
             name=name,
-            command=_agent_command(state, via or self.coordinator.address, token, name, slots),
+            command=[
+                *prefix,
+                *_agent_command(state, via or self.coordinator.address, token, name, slots),
+            ],
             environment=clean_environment(self.mark) | {"TMPDIR": str(self.directory / "tmp")},
             log=self.directory / f"{name}.log",
             state=state,
@@ -184,7 +192,7 @@ class World:
             | dict(settings or {}),
         )
         self.agents.append(agent)
-        agent.spawn(failpoint=failpoint)
+        agent.spawn(failpoint=failpoint, extra=extra)
         if wait:
             await self.until_ready(agent)
         return agent
@@ -300,6 +308,10 @@ class World:
 
         await until(holds)
 
+    async def lasts(self, seconds: float) -> None:
+        """The fault goes on for so long: the one wait that is no wait for something."""
+        await asyncio.sleep(seconds)
+
     # -- what is checked
 
     def look(self) -> None:
@@ -307,6 +319,10 @@ class World:
         with self.read_rows() as rows:
             self.watch.look(rows)
             check_history(self.ledger.entries(), rows)
+
+    def forget_history(self) -> None:
+        """Another store goes on, such as a restored one: it knows less than the one before."""
+        self.watch = InvariantWatch()
 
     def _sqlite_rows(self) -> "AbstractContextManager[Rows]":
         where = rows_in_use if self.coordinator.is_running else rows_at_rest
