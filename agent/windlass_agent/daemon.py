@@ -323,8 +323,17 @@ class _Agent:
         limits = StepSettings(
             package_limit_bytes=work.package_limit_bytes,
             package_limit_entries=work.package_limit_entries,
+            package_timeout=work.package_timeout,
+            mount_timeout=work.mount_timeout,
+            upload_timeout=work.upload_timeout,
         )
-        return StepRunner(storages, limits, directory_of=self._state.attempt, may_bind=node.is_root())
+        return StepRunner(
+            storages,
+            limits,
+            directory_of=self._state.attempt,
+            may_bind=node.is_root(),
+            clock=boot_seconds,
+        )
 
     def _queue_settings(self) -> QueueSettings:
         work = self._settings.work

@@ -295,7 +295,13 @@ def _environment_of_a_command(state: Path) -> dict[str, str]:
         spec=spec,
         folders=AttemptFolders(root=state),
         storages=Storages(StorageProfiles(by_scheme={}), threads=1),
-        settings=StepSettings(package_limit_bytes=1, package_limit_entries=1),
+        settings=StepSettings(
+            package_limit_bytes=1,
+            package_limit_entries=1,
+            package_timeout=timedelta(hours=1),
+            mount_timeout=timedelta(hours=1),
+            upload_timeout=timedelta(hours=1),
+        ),
         mounts=MountPlan(inputs=(), outputs=(), binds=()),
     )
     template = TaskTemplates(NodeVariables(**names), kill_grace=timedelta(seconds=1)).of(batch)

@@ -6,7 +6,9 @@ does not do it twice.
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from windlass_agent.core.mount_plan import MountRefused, plan_mounts
@@ -14,8 +16,10 @@ from windlass_agent.core.run_plan import CommandPlan
 from windlass_agent.mounts.base import StorageOpener
 from windlass_agent.runner.steps import command, mounts, outputs, package, workdir
 from windlass_agent.runner.steps.base import AttemptFolders, StepContext, StepFailure, StepSettings
+from windlass_agent.runner.steps.clock import PhaseLimit, PhaseOver, within
 from windlass_agent.runner.task_template import TaskTemplate
 from windlass_agent.spool.attempt_dir import OutputSpool
+from windlass_agent.spool.durable import write_whole
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef
 from windlass_proto.model.states import LogStream
@@ -36,9 +40,10 @@ class StepRunner:
         *,
         directory_of: Callable[[AttemptRef], Path],
         may_bind: bool,
+        clock: Callable[[], float],
     ) -> None:
         self._storages, self._settings = storages, settings
-        self._directory_of, self._may_bind = directory_of, may_bind
+        self._directory_of, self._may_bind, self._clock = directory_of, may_bind, clock
 
     def context(self, ref: AttemptRef, template: TaskTemplate) -> StepContext | StepFailure:
         folders = AttemptFolders(root=self._directory_of(ref))
@@ -60,8 +65,19 @@ class StepRunner:
 
     async def prepare(self, context: StepContext, template: TaskTemplate) -> CommandPlan | StepFailure:
         """Everything up to the command; may be done again after an interruption."""
-        for step in (workdir.make_directories, package.fetch_and_unpack, mounts.fetch_inputs):
-            failure = await step(context)
+        spec, settings = context.spec, self._settings
+        package_limit = spec.package_timeout or settings.package_timeout
+        mount_limit = spec.mount_timeout or settings.mount_timeout
+        for phase, limit, setting, step in (
+            ("work directory", mount_limit, "mount_timeout", workdir.make_directories),
+            ("package", package_limit, "package_timeout", package.fetch_and_unpack),
+            ("mount", mount_limit, "mount_timeout", mounts.fetch_inputs),
+        ):
+            clock = PhaseLimit(phase=phase, limit=limit, setting=setting)
+            try:
+                failure = await within(clock, context, partial(step, context), clock=self._clock)
+            except PhaseOver as problem:
+                failure = StepFailure(kind=FailureKind.INFRA_PREPARE, reason=str(problem))
             if failure is not None or context.cancelled.is_set():
                 return failure or StepFailure(kind=FailureKind.USER_CONFIG, reason="it was stopped")
         try:
@@ -75,8 +91,17 @@ class StepRunner:
         record = _read(path)
         if record is None:
             spools = {stream: OutputSpool(context.folders.root, stream) for stream in LogStream}
-            failure = await outputs.store_results(context, spools, with_directories=with_directories)
-            record = FinalRecord(failure=failure.reason if failure else "")
+            store = partial(outputs.store_results, context, spools, with_directories=with_directories)
+            limit = PhaseLimit(
+                phase="upload",
+                limit=context.spec.upload_timeout or self._settings.upload_timeout,
+                setting="upload_timeout",
+            )
+            try:
+                failure = await within(limit, context, store, clock=self._clock)
+                record = FinalRecord(failure=failure.reason if failure else "")
+            except PhaseOver as problem:
+                record = FinalRecord(failure=str(problem))
             _write(path, record)
         return record
 
@@ -90,7 +115,7 @@ def _read(path: Path) -> FinalRecord | None:
 
 
 def _write(path: Path, record: FinalRecord) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name("final.new")
-    beside.write_text(json.dumps({"failure": record.failure}))
-    beside.replace(path)
+    # On a full disk it is not: an agent that starts in between uploads once more.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, json.dumps({"failure": record.failure}).encode())

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from threading import Event
 
@@ -26,6 +27,9 @@ class StepSettings:
 
     package_limit_bytes: int
     package_limit_entries: int
+    package_timeout: timedelta
+    mount_timeout: timedelta
+    upload_timeout: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

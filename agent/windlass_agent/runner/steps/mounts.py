@@ -1,19 +1,18 @@
 """Copies the task's inputs down before the command starts."""
 
-import asyncio
 from functools import partial
 
 from windlass_agent.core.mount_plan import Transfer
 from windlass_agent.runner.steps.base import StepContext, StepFailure, transfer
+from windlass_agent.runner.steps.threads import in_thread
 from windlass_proto.model.failures import FailureKind
 
 
 async def fetch_inputs(context: StepContext) -> StepFailure | None:
     """One after the other: the objects of each come several at once."""
     for mapping in context.mounts.inputs:
-        failure = await asyncio.to_thread(
-            transfer, partial(_fetch, context, mapping), unavailable=FailureKind.INFRA_PREPARE
-        )
+        fetch = partial(_fetch, context, mapping)
+        failure = await in_thread(partial(transfer, fetch, unavailable=FailureKind.INFRA_PREPARE))
         if failure is not None or context.cancelled.is_set():
             return failure
     return None

@@ -3,7 +3,6 @@
 Everything here may be done again after an interruption: an object that is already there is replaced.
 """
 
-import asyncio
 import io
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,6 +10,7 @@ from typing import BinaryIO, cast
 
 from windlass_agent.core.mount_plan import Transfer
 from windlass_agent.runner.steps.base import StepContext, StepFailure, transfer
+from windlass_agent.runner.steps.threads import in_thread
 from windlass_agent.spool.attempt_dir import OutputSpool
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.states import LogStream
@@ -30,7 +30,7 @@ async def store_results(
         if url:
             actions.append(partial(_store_stream, context, spools[stream], stream, url))
     failures = [
-        await asyncio.to_thread(transfer, action, unavailable=FailureKind.OUTPUT) for action in actions
+        await in_thread(partial(transfer, action, unavailable=FailureKind.OUTPUT)) for action in actions
     ]
     return next((failure for failure in failures if failure is not None), None)
 

@@ -4,7 +4,6 @@ Unpacking happens in a process of its own with limits: an archive is hostile inp
 survive whatever it does to the unpacker.
 """
 
-import asyncio
 import contextlib
 import subprocess
 import sys
@@ -14,11 +13,11 @@ from pathlib import Path
 from windlass_agent.mounts.base import BadMapping
 from windlass_agent.runner import unpack
 from windlass_agent.runner.steps.base import StepContext, StepFailure, transfer
+from windlass_agent.runner.steps.threads import in_thread
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.storage import ObjectLocation, parse_object_url
 
 _REFUSED = 2
-_UNPACK_LIMIT_S = 3600.0
 _LOOK_EVERY_S = 0.2
 
 
@@ -30,11 +29,10 @@ async def fetch_and_unpack(context: StepContext) -> StepFailure | None:
         location = parse_object_url(context.spec.package)
     except ValueError as problem:
         return StepFailure(kind=FailureKind.USER_CONFIG, reason=f"package: {problem}")
-    failure = await asyncio.to_thread(
-        transfer, partial(_fetch, context, location), unavailable=FailureKind.INFRA_PREPARE
-    )
+    fetch = partial(_fetch, context, location)
+    failure = await in_thread(partial(transfer, fetch, unavailable=FailureKind.INFRA_PREPARE))
     if failure is None and not context.cancelled.is_set():
-        failure = await asyncio.to_thread(_unpack, context)
+        failure = await in_thread(partial(_unpack, context))
     return failure
 
 
@@ -66,13 +64,10 @@ def _unpack(context: StepContext) -> StepFailure | None:
 
 
 def _wait(child: "subprocess.Popen[bytes]", context: StepContext) -> str:
-    """Until it ends, the attempt is stopped, or the time is over."""
-    looks = int(_UNPACK_LIMIT_S / _LOOK_EVERY_S)
-    for _ in range(looks):
+    """Until it ends, or the attempt is stopped, or its package's time is over."""
+    while not context.cancelled.is_set():
         with contextlib.suppress(subprocess.TimeoutExpired):
             return child.communicate(timeout=_LOOK_EVERY_S)[0].decode(errors="replace").strip()
-        if context.cancelled.is_set():
-            break
     child.kill()
     return child.communicate()[0].decode(errors="replace").strip()
 

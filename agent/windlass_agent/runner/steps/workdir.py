@@ -1,10 +1,11 @@
 """Makes the attempt's directories, empty."""
 
-import asyncio
 import shutil
+from functools import partial
 from pathlib import Path
 
 from windlass_agent.runner.steps.base import AttemptFolders, StepContext, StepFailure
+from windlass_agent.runner.steps.threads import in_thread
 from windlass_proto.model.failures import FailureKind
 
 
@@ -13,7 +14,7 @@ async def make_directories(context: StepContext) -> StepFailure | None:
     outputs = [transfer.directory for transfer in context.mounts.outputs]
     inputs = [transfer.directory for transfer in context.mounts.inputs]
     try:
-        await asyncio.to_thread(_make, context.folders, [*inputs, *outputs])
+        await in_thread(partial(_make, context.folders, [*inputs, *outputs]))
     except OSError as problem:
         return StepFailure(
             kind=FailureKind.INFRA_PREPARE, reason=f"the work directory could not be made: {problem}"
