@@ -130,6 +130,7 @@ submissions = Table(
     _text("request_digest"),
     _text("job_id"),
 )
+Index("submissions_by_job", submissions.c.job_id)
 
 tasks = Table(
     "tasks",

@@ -50,9 +50,7 @@ class SqliteRetention:
             if removed >= limit:
                 return removed, False
         self._db.execute(
-            "DELETE FROM submissions WHERE (tenant, job_id) = "
-            "(SELECT tenant, job_id FROM jobs WHERE job_key = ?)",
-            (job_key,),
+            "DELETE FROM submissions WHERE job_id = (SELECT job_id FROM jobs WHERE job_key = ?)", (job_key,)
         )
         self._db.execute("DELETE FROM jobs WHERE job_key = ?", (job_key,))
         return removed + 1, True
