@@ -35,6 +35,9 @@ FACTS = NodeFacts(
     name="node", slots=4, cpu=4, memory_bytes=1 << 30, agent_version="1", os="Linux", containment="none"
 )
 
+# More than any test here has to claim: a store may leave out tasks that come after enough work.
+_PLENTY = 10_000
+
 
 def a_cluster(store: Store, name: str = DEFAULT_CLUSTER, *, tenant: TenantId = DEFAULT_TENANT) -> ClusterKey:
     return store.run_now(lambda tx: tx.add_cluster(tenant, name, description="", now=NOW))
@@ -87,10 +90,10 @@ def a_job(
 
 
 def claim(tx: Transaction, node_key: NodeKey, *, want: int = 1, poll_seq: int = 1) -> list[AttemptRef]:
-    """Fresh instances only."""
+    """Up to `want` of each task; fresh instances only where there are no others."""
     node = the(tx.node_view(node_key))
     taken = []
-    for task in list(tx.claimable(node, limit=want)):
+    for task in list(tx.claimable(node, limit=_PLENTY)):
         fresh = min(want, task.instance_count - task.next_index)
         again = min(want, task.ready_again)
         taken.append((task, again, fresh if not again else 0))

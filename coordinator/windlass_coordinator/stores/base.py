@@ -119,7 +119,8 @@ class WorkRecords(Protocol):
     """The hot part: claims and reports."""
 
     def claimable(self, node: NodeView, *, limit: int) -> Iterable[ClaimableTask]:
-        """Tasks of its cluster with work that the node could run, highest priority and oldest first."""
+        """Tasks of its cluster with work that the node could run, highest priority and oldest first: at most
+        `limit`, and perhaps none behind those that have `limit` instances to claim together."""
 
     def claim(
         self,

@@ -1,0 +1,84 @@
+"""Forgetting on PostgreSQL."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from windlass_coordinator.core.records import JobKey
+from windlass_coordinator.core.retention import EndedJob
+from windlass_coordinator.stores.postgres.arrays import texts
+from windlass_coordinator.stores.postgres.locks import PostgresLocks
+from windlass_coordinator.stores.sql.times import from_us_or_none, to_us
+from windlass_proto.model.ids import JobId
+
+_ENDED = """
+SELECT job_key, job_id, ended_at, deleted_at,
+  deleted_at IS NOT NULL OR state IN ('SUCCEEDED', 'FAILED', 'STOPPED')
+FROM jobs WHERE job_key > $1 AND job_key < (SELECT max(job_key) FROM jobs) ORDER BY job_key LIMIT $2"""
+
+_TASKS_OF_JOB = "SELECT task_key FROM tasks WHERE job_key = $1"
+
+# Each in an order in which a kill between two of them leaves nothing that points nowhere.
+_IN_PORTIONS = (
+    f"""DELETE FROM attempts WHERE (task_key, idx, attempt) IN (
+          SELECT a.task_key, a.idx, a.attempt FROM attempts a
+          WHERE a.task_key IN ({_TASKS_OF_JOB}) LIMIT $2)""",
+    f"""DELETE FROM ready_again WHERE (task_key, idx) IN (
+          SELECT r.task_key, r.idx FROM ready_again r WHERE r.task_key IN ({_TASKS_OF_JOB}) LIMIT $2)""",
+    f"""DELETE FROM instances WHERE (task_key, idx) IN (
+          SELECT i.task_key, i.idx FROM instances i WHERE i.task_key IN ({_TASKS_OF_JOB}) LIMIT $2)""",
+    f"""DELETE FROM edges WHERE (parent_key, child_key) IN (
+          SELECT e.parent_key, e.child_key FROM edges e WHERE e.parent_key IN ({_TASKS_OF_JOB}) LIMIT $2)""",
+    "DELETE FROM tasks WHERE task_key IN (SELECT t.task_key FROM tasks t WHERE t.job_key = $1 LIMIT $2)",
+)
+
+
+class PostgresRetention(PostgresLocks):
+    """The part of a transaction that forgets."""
+
+    def ended_jobs(self, *, after: JobKey, limit: int) -> tuple[list[EndedJob], JobKey | None]:
+        rows = self._rows(_ENDED, after, limit)
+        following = JobKey(rows[-1][0]) if len(rows) == limit else None
+        return [_ended_job(row) for row in rows if row[4]], following
+
+    def remove_job_rows(self, job_key: JobKey, *, limit: int) -> tuple[int, bool]:
+        self._lock_jobs([job_key])
+        removed = 0
+        for statement in _IN_PORTIONS:
+            removed += self._change(statement, job_key, limit - removed)
+            if removed >= limit:
+                return removed, False
+        self._change(
+            "DELETE FROM submissions WHERE (tenant, job_id) = "
+            "(SELECT tenant, job_id FROM jobs WHERE job_key = $1)",
+            job_key,
+        )
+        self._change("DELETE FROM jobs WHERE job_key = $1", job_key)
+        return removed + 1, True
+
+    def remove_facts(self, *, before: datetime, limit: int) -> int:
+        # They are nearly in the order of time, so nothing behind the first portion is looked at.
+        return self._change(
+            "DELETE FROM facts WHERE seq IN "
+            "(SELECT seq FROM (SELECT seq, at FROM facts ORDER BY seq LIMIT $1) first WHERE at < $2)",
+            limit,
+            to_us(before),
+        )
+
+    def unknown_jobs(self, job_ids: Sequence[JobId]) -> list[JobId]:
+        rows = self._rows(
+            "SELECT k.id FROM unnest($1::text[]) k(id) WHERE NOT EXISTS "
+            "(SELECT 1 FROM jobs j WHERE j.job_id = k.id AND j.deleted_at IS NULL)",
+            texts(job_ids),
+        )
+        return [JobId(row[0]) for row in rows]
+
+
+# A row is untyped: the driver knows no column types.
+def _ended_job(row: Any) -> EndedJob:
+    return EndedJob(
+        job_key=JobKey(row[0]),
+        job_id=JobId(row[1]),
+        ended_at=from_us_or_none(row[2]),
+        deleted_at=from_us_or_none(row[3]),
+    )
