@@ -5,6 +5,7 @@ foreign or damaged one, or an older program working on a newer schema.
 """
 
 from pathlib import Path
+from types import ModuleType
 
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -26,7 +27,7 @@ def migrate(connection: Connection) -> None:
     scripts = _scripts()
     context = MigrationContext.configure(connection)
     current = context.get_current_revision()
-    _refuse_foreign(connection, current, {script.revision for script in scripts.walk_revisions()})
+    _refuse_foreign(connection, current)
     with Operations.context(context):
         for script in reversed(list(scripts.iterate_revisions("head", current or "base"))):
             script.module.upgrade()
@@ -39,6 +40,11 @@ def known_revisions() -> list[str]:
     return sorted(script.revision for script in _scripts().walk_revisions())
 
 
+def load_revision(revision: str) -> ModuleType:
+    """One numbered file."""
+    return _scripts().get_revision(revision).module
+
+
 def _scripts() -> ScriptDirectory:
     config = Config()
     config.set_main_option("script_location", str(_HERE))
@@ -46,16 +52,23 @@ def _scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(config)
 
 
-def _refuse_foreign(connection: Connection, current: str | None, known: set[str]) -> None:
-    if current is None:
-        tables = [name for name in inspect(connection).get_table_names() if name != "alembic_version"]
-        if tables:
-            raise Conflict(
-                f"the database holds tables that are not Windlass's ({', '.join(sorted(tables)[:3])}, ...): "
-                "name another data directory"
-            )
-    elif current not in known:
+def refuse_newer(revision: str) -> None:
+    """Raises Conflict for a schema that this program does not know."""
+    known = known_revisions()
+    if revision not in known:
         raise Conflict(
-            f"the database has schema {current}, unknown to this version (newest here: {max(known)}): "
+            f"the database has schema {revision}, unknown to this version (newest here: {known[-1]}): "
             "start the newer version that wrote it"
+        )
+
+
+def _refuse_foreign(connection: Connection, current: str | None) -> None:
+    if current is not None:
+        refuse_newer(current)
+        return
+    tables = [name for name in inspect(connection).get_table_names() if name != "alembic_version"]
+    if tables:
+        raise Conflict(
+            f"the database holds tables that are not Windlass's ({', '.join(sorted(tables)[:3])}, ...): "
+            "name another data directory"
         )

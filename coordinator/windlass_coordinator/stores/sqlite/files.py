@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from windlass_coordinator.stores.schema.migrations import migrate
+from windlass_coordinator.stores.schema.migrations import migrate, refuse_newer
 from windlass_proto.errors import Conflict, Unavailable
 
 IN_MEMORY = ":memory:"
@@ -206,6 +206,8 @@ def _refuse_foreign(db: sqlite3.Connection, path: str) -> None:
     tables = db.execute("SELECT count(*) FROM sqlite_master WHERE type = 'table'").fetchone()[0]
     if tables and found != APPLICATION_ID:
         raise Conflict(f"{path} is a database of another program: name another data directory")
+    for (revision,) in db.execute("SELECT version_num FROM alembic_version") if tables else ():
+        refuse_newer(revision)
 
 
 def _reader_engine(path: str, deadline: ReadDeadline) -> Engine:
