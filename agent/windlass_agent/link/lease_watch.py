@@ -7,12 +7,12 @@ OpenSession, whose answer says what may go on.
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 import structlog
 
 from windlass_agent.core.lease_clock import LeaseClock
 from windlass_agent.core.run_plan import Lease
-from windlass_agent.link.work import Work
 from windlass_proto.errors import SessionLost
 from windlass_proto.model.assignments import Timing
 
@@ -21,6 +21,14 @@ _NAP_S = 1.0
 """Between two ticks: a busy event loop is late by less, unless the machine is hopelessly overloaded."""
 
 log = structlog.get_logger()
+
+
+class Leased(Protocol):
+    """What depends on the lease; `Work` is."""
+
+    def renew_lease(self, lease: Lease) -> None: ...
+
+    def suspend(self) -> None: ...
 
 
 class LeaseWatch:
@@ -40,7 +48,7 @@ class LeaseWatch:
     def is_expired(self) -> bool:
         return self._lease is None or self._lease.is_expired(self._clock())
 
-    def opened(self, work: Work, timing: Timing, *, sent_at_s: float) -> None:
+    def opened(self, work: Leased, timing: Timing, *, sent_at_s: float) -> None:
         """The lease counts from the moment OpenSession was sent."""
         self._seen_s, self._has_overslept = self._clock(), False
         self._lease = LeaseClock(
@@ -50,7 +58,7 @@ class LeaseWatch:
         )
         self._tell(work, timing)
 
-    def renewed(self, work: Work, timing: Timing, *, sent_at_s: float) -> None:
+    def renewed(self, work: Leased, timing: Timing, *, sent_at_s: float) -> None:
         """By a heartbeat that was sent then."""
         before = self.lease
         self._lease = before.acknowledged(
@@ -70,7 +78,7 @@ class LeaseWatch:
         if self._has_overslept and self._lease is not None:
             raise SessionLost("the agent was stopped until its lease was over")
 
-    async def serve(self, work: Work) -> None:
+    async def serve(self, work: Leased) -> None:
         """Returns when the lease was slept through. When it ends otherwise, nothing new is started."""
         while True:
             await asyncio.sleep(_TICK_S)
@@ -83,7 +91,7 @@ class LeaseWatch:
             if self.is_expired:
                 work.suspend()
 
-    def _tell(self, work: Work, timing: Timing) -> None:
+    def _tell(self, work: Leased, timing: Timing) -> None:
         work.renew_lease(
             Lease(until_s=self.lease.expires_at_s(), kill_grace_s=timing.kill_grace.total_seconds())
         )

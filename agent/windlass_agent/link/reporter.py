@@ -22,6 +22,9 @@ from windlass_proto.model.events import AttemptEvent, Happening
 from windlass_proto.model.ids import AttemptRef
 from windlass_proto.v1 import agent_pb2 as wire
 
+_REPORT_BYTES = 2 << 20
+"""Of one report; a message of 4 MiB would be refused, however often it is sent."""
+
 log = structlog.get_logger()
 
 
@@ -63,7 +66,7 @@ class Reporter:
         """Returns when the session is lost; what was not answered is told in the next one."""
         while True:
             await self._due()
-            events = self._pending.take(self._most)
+            events = self._take()
             self._oldest_s = self._clock()
             answered = False
             try:
@@ -75,6 +78,15 @@ class Reporter:
                 if not answered:
                     self._pending.put_back(events)
             self._apply(events, reply)
+
+    def _take(self) -> Sequence[AttemptEvent]:
+        """What fits into one message: reasons may be long."""
+        events = self._pending.take(self._most)
+        while len(events) > 1 and _size(events) > _REPORT_BYTES:
+            half = len(events) // 2
+            self._pending.put_back(events[half:])
+            events = events[:half]
+        return events
 
     async def _report(self, session: SessionRef, events: Sequence[AttemptEvent]) -> wire.ReportReply:
         request = wire.ReportRequest(
@@ -111,3 +123,8 @@ class Reporter:
         if len(self._pending) >= self._most:
             return True
         return self._pending.has_result and self._work is not None and not self._work.has_queued
+
+
+def _size(events: Sequence[AttemptEvent]) -> int:
+    """Roughly: what is not a reason takes less than a hundred bytes."""
+    return sum(100 + 4 * len(getattr(event.what, "reason", "")) for event in events)
