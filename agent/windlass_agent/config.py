@@ -27,7 +27,7 @@ _SECRET = "join_token"
 """The setting whose value is in no message."""
 
 
-def _duration(value: object) -> timedelta:
+def parse_duration(value: object) -> timedelta:
     """`500ms`, `30s`, `5m`, or a number of seconds; pydantic would read texts as ISO durations."""
     text = "" if isinstance(value, bool) else str(value)
     found = _DURATION.fullmatch(text)
@@ -63,9 +63,9 @@ def _address(value: str) -> str:
     return value
 
 
-_Positive = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_above_zero)]
-_OrNone = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_a_second_at_most)]
-_Keepalive = Annotated[timedelta, BeforeValidator(_duration), AfterValidator(_ten_seconds_at_least)]
+_Positive = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_above_zero)]
+_OrNone = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_a_second_at_most)]
+_Keepalive = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_ten_seconds_at_least)]
 _STRICT = ConfigDict(extra="forbid")
 
 
@@ -118,6 +118,9 @@ class WorkSettings:
     """A package may unpack to this much; protects the node's disk from archive bombs."""
     package_limit_entries: Annotated[int, Field(ge=1)] = 200_000
     """A package may hold this many files; protects the node's inodes."""
+    pids_max: Annotated[int, Field(ge=0, le=4_194_304)] = 8192
+    """Processes and threads of one attempt at once: more than a machine's cores need, and a fork bomb is
+    held before it takes the machine. 0 = any number."""
     transfer_threads: Annotated[int, Field(ge=1, le=64)] = 4
     """Objects copied at once per attempt; more hardly helps one machine."""
     package_timeout: _Positive = timedelta(hours=1)
@@ -296,6 +299,8 @@ examples:
   windlass-agent --state /var/lib/windlass-agent --coordinator batch.example.com:7450 \\
       --join-token-file /etc/windlass/join-token --slots 4
   windlass-agent --state ./agent --coordinator 127.0.0.1:7450 --join-token TOKEN --storage storage.toml
+
+windlass-agent notice --state DIR --in 30s tells a running agent that its machine will be taken away.
 
 Every setting is also a variable (WINDLASS_AGENT_SLOTS, WINDLASS_AGENT_LINK_POLL_WAIT, ...) and a key of the
 --config file (slots = 4, [link] poll_wait = "30s"). SIGTERM leaves running commands alone: the next agent

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from windlass_agent import notice_command
 from windlass_agent.config import AgentSettings, failpoint, load_settings, load_storage, read_join_token
 from windlass_agent.core.backoff import Backoff
 from windlass_agent.core.disk_pressure import DiskReserve
@@ -26,6 +27,7 @@ from windlass_agent.link.channel import Caller, Channels
 from windlass_agent.link.heartbeat import Heartbeat
 from windlass_agent.link.identity import load_identity, save_identity
 from windlass_agent.link.lease_watch import LeaseWatch
+from windlass_agent.link.leaver import Leaver
 from windlass_agent.link.log_shipper import LogShipper
 from windlass_agent.link.poller import Poller
 from windlass_agent.link.releaser import Releaser
@@ -34,6 +36,7 @@ from windlass_agent.link.session import Loop, NodeLogin, SessionKeeper
 from windlass_agent.mounts import Storages
 from windlass_agent.node import facts as node
 from windlass_agent.node.boot_clock import boot_seconds
+from windlass_agent.node.priority import protect_self
 from windlass_agent.runner.adoption import adopt
 from windlass_agent.runner.attempt_runner import AttemptRunner
 from windlass_agent.runner.cgroups import find_containment
@@ -41,6 +44,8 @@ from windlass_agent.runner.executor import Executor, ExecutorFactory, OnKeeperLo
 from windlass_agent.runner.keeper_client import Slot
 from windlass_agent.runner.keeper_process import KeeperSettings
 from windlass_agent.runner.node_watch import NodeWatch
+from windlass_agent.runner.notice import NoticeWatch
+from windlass_agent.runner.orphans import end_orphans
 from windlass_agent.runner.slow_attempts import SlowAttempts
 from windlass_agent.runner.spool_quota import SpoolLimits, SpoolQuota, node_limit
 from windlass_agent.runner.start_queue import QueueSettings, StartQueue
@@ -52,7 +57,7 @@ from windlass_agent.spool.disk_space import disk_space
 from windlass_agent.spool.intents import IntentJournal
 from windlass_agent.state_dir import StateDir
 from windlass_proto import failpoints
-from windlass_proto.errors import WindlassError
+from windlass_proto.errors import Unavailable, WindlassError
 from windlass_proto.model.status import NodeFacts
 
 _CHORES_EVERY_S = 0.25
@@ -64,11 +69,15 @@ log = structlog.get_logger()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == [notice_command.NAME]:
+        return notice_command.main(given[1:])
     try:
         settings = load_settings(arguments)
         _configure_logging(settings.log_level)
         failpoints.install_from(failpoint())
         _raise_file_limit()
+        protect_self()
         state = StateDir(settings.state)
         state.open()
     except WindlassError as problem:
@@ -93,6 +102,9 @@ async def run_agent(
     identity = load_identity(state.identity)
     save_identity(state.identity, identity)  # the state id must stay: the node's groups are named by it
     containment = find_containment(f"{identity.state_id}-{state.place}")
+    containment.protect_agent()
+    await asyncio.to_thread(end_orphans, containment, state.root, state.place)
+    containment.remove_empty()
     facts = node.node_facts(name=settings.name, slots=settings.slots, containment=containment.describe())
 
     def keeper_slot(number: int, on_record: OnRecord, on_keeper_lost: OnKeeperLost) -> Executor:
@@ -102,7 +114,9 @@ async def run_agent(
             containment=containment,
             on_record=on_record,
             on_keeper_lost=on_keeper_lost,
-            settings=KeeperSettings(build=facts.agent_version, crash_at=failpoint()),
+            settings=KeeperSettings(
+                build=facts.agent_version, pids_max=settings.work.pids_max, crash_at=failpoint()
+            ),
         )
 
     agent = _Agent(settings, state, facts, make_executor or keeper_slot)
@@ -111,6 +125,8 @@ async def run_agent(
     finally:
         await agent.close(kill=ending.kill)
         containment.remove_unused()
+    if ending.problem is not None:
+        raise ending.problem
 
 
 class _Ending:
@@ -120,15 +136,21 @@ class _Ending:
         self._always_kill = always_kill
         self._asked = asyncio.Event()
         self.kill = False
+        self.problem: WindlassError | None = None
 
     def listen(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._end_all if self._always_kill else self._asked.set)
-        loop.add_signal_handler(signal.SIGINT, self._end_all)
+        loop.add_signal_handler(signal.SIGTERM, self.end_all if self._always_kill else self._asked.set)
+        loop.add_signal_handler(signal.SIGINT, self.end_all)
 
-    def _end_all(self) -> None:
+    def end_all(self) -> None:
         self.kill = True
         self._asked.set()
+
+    def fail(self, problem: WindlassError) -> None:
+        """The agent cannot go on."""
+        self.problem = problem
+        self.end_all()
 
     async def wait(self) -> None:
         await self._asked.wait()
@@ -170,7 +192,7 @@ class _Agent:
 
     async def run(self, ending: _Ending) -> None:
         async with asyncio.TaskGroup() as group:
-            serving = group.create_task(self._serve())
+            serving = group.create_task(self._serve(ending))
             waiting = group.create_task(ending.wait())
             await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
             serving.cancel()
@@ -190,7 +212,7 @@ class _Agent:
         await self._channels.close()
         log.info("agent.stopped", commands_ended=kill)
 
-    async def _serve(self) -> None:
+    async def _serve(self, ending: _Ending) -> None:
         session = SessionKeeper(
             self._channels,
             self._caller,
@@ -207,10 +229,24 @@ class _Agent:
         async with asyncio.TaskGroup() as group:
             slow = SlowAttempts(work.runner, self._steps(), group, events=work.reporter, logs=work.logs)
             work.runner.attach(slow)
-            group.create_task(_chores(work.runner))
+            group.create_task(_chores(work.runner, self._state, ending))
+            notices = NoticeWatch(
+                self._state.notice, work.runner, self._intake, boot_id=self._boot_id, clock=boot_seconds
+            )
+            group.create_task(notices.serve())
             node_watch = self._node_watch(work)
             group.create_task(node_watch.serve())
-            group.create_task(session.serve(work.runner, self._loops(work, node_watch)))
+            loops = self._loops(work, node_watch)
+            leaver = Leaver(
+                self._channels,
+                self._caller,
+                notices.leave_due,
+                reason=notices.reason,
+                on_left=ending.end_all,
+                timeout_s=self._settings.link.call_timeout.total_seconds(),
+            )
+            loops.append(lambda session: leaver.serve(session.ref))
+            group.create_task(session.serve(work.runner, loops))
 
     def _build(self) -> _Work:
         settings, link = self._settings, self._settings.link
@@ -359,13 +395,17 @@ class _Agent:
         )
 
 
-async def _chores(runner: AttemptRunner) -> None:
+async def _chores(runner: AttemptRunner, state: StateDir, ending: _Ending) -> None:
     """What has time: gives work back that cannot start, removes what is forgotten."""
     while True:
         await asyncio.sleep(_CHORES_EVERY_S)
+        if state.is_removed:
+            ending.fail(Unavailable(f"the state directory {state.root} was removed; what ran here is ended"))
         runner.look_after()
         for directory in runner.take_rubbish():
-            await asyncio.to_thread(remove_attempt, directory)
+            left = await asyncio.to_thread(remove_attempt, directory)
+            if left:
+                log.warning("attempt.directory_left", directory=str(directory), entries=left)
 
 
 def _configure_logging(level: str) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from windlass_agent.spool.attempt_dir import attempt_name
@@ -21,6 +22,7 @@ class StateDir:
         self.identity = self.root / "node.json"
         self.intents = self.root / "intents"
         self._slots = self.root / "slots"
+        self.notice = self.root / "notice.json"
         self._ended_by_agent = self.root / "ended-by-agent.json"
         self._lock: int | None = None
 
@@ -43,6 +45,11 @@ class StateDir:
         """Which directory this is: the same after a rename, another one for a copy."""
         about = self.root.stat()
         return f"{about.st_dev:x}-{about.st_ino:x}"
+
+    @property
+    def is_removed(self) -> bool:
+        """Somebody has deleted the directory under the running agent."""
+        return self._lock is not None and os.fstat(self._lock).st_nlink == 0
 
     def close(self) -> None:
         if self._lock is not None:
@@ -71,7 +78,8 @@ class StateDir:
 
     def note_ended_by_agent(self, refs: Iterable[AttemptRef]) -> None:
         """Before their keepers are ended: the next agent must not take that for the commands' own end."""
-        write_whole(self._ended_by_agent, json.dumps([ref_to_json(ref) for ref in refs]).encode())
+        with suppress(FileNotFoundError):  # The whole directory was removed: there will be no next agent.
+            write_whole(self._ended_by_agent, json.dumps([ref_to_json(ref) for ref in refs]).encode())
 
     def ended_by_agent(self) -> frozenset[AttemptRef]:
         try:

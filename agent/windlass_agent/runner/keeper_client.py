@@ -141,6 +141,7 @@ class Slot:
         self._give_up_at = 0.0
         self._tidy_at = 0.0
         self._tidying: asyncio.Future[None] | None = None
+        self._left_in_trash = 0
         self._spool_limits: JsonRecord = {
             "is": "spool",
             "attempt": settings.spool_limit_bytes,
@@ -243,7 +244,7 @@ class Slot:
         if self._tidying:
             await asyncio.wait([self._tidying])
         if self._directory.has_trash():
-            await asyncio.to_thread(self._directory.empty_trash)
+            await asyncio.to_thread(self._empty_trash)
         if self._timer:
             self._timer.cancel()
         if self._connection:
@@ -455,7 +456,13 @@ class Slot:
         if loop.time() >= self._tidy_at and (self._tidying is None or self._tidying.done()):
             self._tidy_at = loop.time() + TIDY_S
             if self._directory.has_trash():
-                self._tidying = loop.run_in_executor(None, self._directory.empty_trash)
+                self._tidying = loop.run_in_executor(None, self._empty_trash)
+
+    def _empty_trash(self) -> None:
+        left = self._directory.empty_trash()
+        if left > self._left_in_trash:
+            log.warning("trash.left", slot=self.number, entries=left, hint="they cannot be removed")
+        self._left_in_trash = left
 
     # When the keeper is gone
 
