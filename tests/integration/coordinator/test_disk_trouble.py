@@ -189,11 +189,13 @@ async def test_while_nothing_can_be_written_heartbeats_are_answered_and_it_recov
 ) -> None:
     async with Client(on_faulty.profile) as client, an_agent(on_faulty) as agent:
         job_id = await client.submit(a_job())
+        await agent.heartbeat()  # the first one confirms the session, which is a write
         for op in ("write", "create", "truncate", "unlink"):
             faulty.fail(op, error="EROFS")
 
-        with pytest.raises(Unavailable, match=r"windlass\.db"):
-            await Client(on_faulty.profile, patience=timedelta()).stop(job_id)
+        async with Client(on_faulty.profile, patience=timedelta()) as impatient:
+            with pytest.raises(Unavailable, match=r"windlass\.db"):
+                await impatient.stop(job_id)
         assert readiness(on_faulty)[0] == 503
         assert await agent.heartbeat() is not None
 

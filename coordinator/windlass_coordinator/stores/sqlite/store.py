@@ -42,6 +42,7 @@ from windlass_coordinator.stores.sqlite.queries import SqliteQueries
 from windlass_coordinator.stores.sqlite.reports import SqliteReports
 from windlass_coordinator.stores.sqlite.roles import SqliteRoles
 from windlass_coordinator.stores.sqlite.restoring import SqliteRestoring
+from windlass_coordinator.stores.sqlite.retention import SqliteRetention
 from windlass_coordinator.stores.sqlite.steering import SqliteSteering
 from windlass_coordinator.stores.sqlite.troubles import Trouble, judge
 from windlass_proto.errors import InvalidRequest, NoRoom, Overloaded, Unavailable
@@ -64,7 +65,16 @@ _READS_WAITING = 1024
 _WRITE_ANYTHING = "UPDATE meta SET value = value WHERE key = 'incarnation'"
 
 
-class SqliteTransaction(SqliteClaims, SqliteReports, SqliteJobs, SqliteSteering, SqliteNodes, SqliteRoles):
+class SqliteTransaction(
+    SqliteClaims,
+    SqliteReports,
+    SqliteJobs,
+    SqliteSteering,
+    SqliteNodes,
+    SqliteRoles,
+    SqliteRestoring,
+    SqliteRetention,
+):
     """All records over the writer's connection."""
 
     def __init__(self, db: sqlite3.Connection, *, incarnation: int) -> None:
@@ -313,7 +323,10 @@ class SqliteStore:
 
     def _note(self, trouble: Trouble, error: Exception) -> None:
         code = getattr(error, "sqlite_errorname", type(error).__name__)
-        _log.error("store.commit_failed", database=self._path, trouble=trouble, code=code, error=str(error))
+        if self._condition.trouble is None:  # else people know already
+            _log.error(
+                "store.commit_failed", database=self._path, trouble=trouble, code=code, error=str(error)
+            )
         match trouble:
             case Trouble.BROKEN:
                 self._broken = f"the disk has failed the database {self._path} ({code}: {error})"
