@@ -96,6 +96,8 @@ def open_session(
     """Begins the node's next session. Raises Denied for a copy of the node: its nonce is not the last."""
     _check_identity(node, request)
     epoch = node.epoch + 1
+    if _is_said_again(node, request):
+        nonce = node.nonce
     tx.open_session(
         node,
         request.facts,
@@ -140,6 +142,12 @@ def _check_identity(node: NodeView, request: OpenRequest) -> None:
             f"another copy of node {node.node_id} has opened a session since: "
             "stop one of them, remove its state directory and let it join as a node of its own"
         )
+
+
+def _is_said_again(node: NodeView, request: OpenRequest) -> bool:
+    """The same OpenSession was carried out before, and no call has used its answer: any of the answers may be
+    the one that arrives, so all of them have the same nonce."""
+    return bool(node.nonce) and request.last_nonce == node.last_nonce != node.nonce
 
 
 def _session_facts(

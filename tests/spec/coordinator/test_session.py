@@ -153,6 +153,17 @@ def test_a_copy_of_a_node_is_refused_once_the_node_has_gone_on(coordinator: InMe
     assert coordinator.claim(node) == [], "the node itself goes on undisturbed"
 
 
+def test_whichever_answer_to_a_doubled_call_arrives_the_node_can_open_its_next_session(
+    coordinator: InMemoryCoordinator,
+) -> None:
+    node = coordinator.node()
+    had = node.nonce
+    first = coordinator.open_session(node, nonce=had)
+    second = coordinator.open_session(node, nonce=had)
+    assert (second.epoch, second.nonce) == (first.epoch + 1, first.nonce)
+    coordinator.open_session(node, nonce=first.nonce)
+
+
 def test_a_node_that_has_lost_its_nonce_is_a_copy_too(coordinator: InMemoryCoordinator) -> None:
     node = coordinator.node()
     coordinator.claim(node)
