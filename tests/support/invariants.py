@@ -97,8 +97,10 @@ class InvariantWatch:
             if before is None or job_key not in self._before.jobs:
                 continue
             is_restarted = now.jobs[job_key].generation > self._before.jobs[job_key].generation
-            if is_restarted and before.state in _TERMINAL and instance.state == "READY":
-                self._first_attempt[key] = instance.attempt
+            # A restart and what follows it may come in one commit, so READY need not be seen.
+            is_kept = before.state == instance.state == "SUCCEEDED" and before.attempt == instance.attempt
+            if is_restarted and before.state in _TERMINAL and not is_kept:
+                self._first_attempt[key] = before.attempt
 
     def _check_results(
         self, key: InstanceKey, instance: _Instance, attempts: dict[int, _Attempt], now: _Sight
