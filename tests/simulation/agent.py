@@ -174,7 +174,7 @@ class Agent(Process):
             output_directory=lambda ref: str(disk.attempt(ref)),
             clock=self.boot_s,
         )
-        known = _names(self.intents.live)
+        known = {disk.attempt(ref).name for ref in self.intents.live}
         self.runner.throw_away([disk.attempts / name for name in disk.leftovers() if name not in known])
         self.runner.demand_changed = Signal(self._on_demand)  # type: ignore[assignment]
         self.runner._departures.release_due = Signal(self._release_soon)  # type: ignore[assignment]
@@ -517,7 +517,3 @@ def _result_of(adoption: Coroutine[None, None, SlotInventory]) -> SlotInventory:
         return found
     raise AssertionError("a simulated slot waited")
 
-
-def _names(refs: Iterable[AttemptRef]) -> set[str]:
-    """Of directories."""
-    return {f"{ref.task_key}.{ref.index}.{ref.attempt}" for ref in refs}

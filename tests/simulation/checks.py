@@ -11,6 +11,7 @@ from tests.simulation.world import SimulationFailure, World
 from tests.support.invariants import InvariantWatch
 from windlass_proto.model.ids import AttemptRef, Fence, TaskKey
 
+_JOBS = "SELECT job_id, deleted_at FROM jobs WHERE job_id NOT LIKE 'restored-%'"
 _RESULTS = ("SUCCEEDED", "FAILED", "STOPPED")
 _AttemptKey = tuple[int, int, int]
 
@@ -119,7 +120,7 @@ class Checks:
 
     def _check_submissions(self) -> None:
         known = {job.job_id: job for job in self._ledger.jobs.values() if job.job_id is not None}
-        present = {row[0]: row[1] for row in self._store.rows("SELECT job_id, deleted_at FROM jobs")}
+        present = {row[0]: row[1] for row in self._store.rows(_JOBS)}
         for job_id, job in known.items():
             if job_id not in present and not job.is_lost:
                 raise SimulationFailure(f"I8: {job_id} ({job.key}) was acknowledged and is not there")

@@ -86,6 +86,10 @@ class Ledger:
     def disk_wiped(self, node: "Node") -> None:
         self._intents.pop(node.name, None)
 
+    def intents_torn(self, node: "Node") -> None:
+        """A power loss: what its journal does not name any more, its agent must not believe."""
+        self._may_forget[node.name] |= self._intents[node.name]
+
     def log_acknowledged(self, ref: AttemptRef, stream: LogStream, end: int) -> None:
         self.acknowledged[ref, stream] = max(end, self.acknowledged.get((ref, stream), 0))
 

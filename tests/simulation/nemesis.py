@@ -138,7 +138,8 @@ class Nemesis:
         content, taken_at = self._backup
         self._world.note("restored", taken_at)
         coordinator.die()
-        coordinator.store.restore(content)
+        coordinator.store.is_full = False
+        coordinator.store.restore(content, now=coordinator.wall())
         self._sim.restored(taken_at)
 
     # Nodes

@@ -42,20 +42,25 @@ class Call:
     def __init__(self, client: Process, on_reply: Callable[[Any], None], on_error: Callable[[WindlassError], None]):
         self._client, self._on_reply, self._on_error = client, on_reply, on_error
         self._life = client.life
-        self.is_over = False
+        self._is_over = False
 
     def cancel(self) -> None:
         """The caller does not want to know any more; the server may do it all the same."""
-        self.is_over = True
+        self._is_over = True
+
+    @property
+    def _is_awaited(self) -> bool:
+        """By the very process that made it: its next life knows nothing of it."""
+        return not self._is_over and self._client.life == self._life
 
     def replied(self, reply: Any) -> None:
-        if not self.is_over:
-            self.is_over = True
+        if self._is_awaited:
+            self._is_over = True
             self._on_reply(reply)
 
     def failed(self, error: WindlassError) -> None:
-        if not self.is_over:
-            self.is_over = True
+        if self._is_awaited:
+            self._is_over = True
             self._on_error(error)
 
 

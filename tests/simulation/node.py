@@ -79,8 +79,11 @@ class Node:
         return keeper
 
     def denied(self, why: str) -> None:
+        """Its agent may not open a session. Who joined after the backup that was restored joins again."""
         self.world.note("denied", self.name, why)
         self.denials.append(why)
+        if "join again" in why:
+            self.world.after(1.0, self.wipe)
 
     # What can happen to it
 
@@ -111,6 +114,7 @@ class Node:
             size = file.stat().st_size
             with file.open("r+b") as opened:
                 opened.truncate(self.world.rng.randint(max(0, size - 400), size))
+            self.ledger.intents_torn(self)
         if self.world.rng.random() < 0.3:
             for journal in self.disk.journals:
                 for segment in journal.segments[-1:]:

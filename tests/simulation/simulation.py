@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.simulation.settings import CHAOS_S, HEALED_S
 from tests.simulation.store import Order
 from tests.simulation.users import User, make_work
 from tests.simulation.world import Clock, SimulationFailure, World
-from windlass_coordinator.stores.base import Credential
+from windlass_coordinator.stores.base import Credential, Transaction
 from windlass_proto import failpoints
 from windlass_proto.model.ids import DEFAULT_CLUSTER, DEFAULT_TENANT
 from windlass_proto.model.status import NodeFacts
@@ -56,7 +56,7 @@ class Simulation:
         self.coverage = Coverage()
         self.checks = Checks(self.world, self.coordinator.store, self.ledger, self.coverage)
         self.coordinator.on_commit = self.checks.after_commit
-        self.coordinator_restart_s = (0.1, 0.5)
+        self._restores = 0
         self.user = User(self.world, self.network, self.ledger)
         self._prepare_store()
         self.nodes = [self._node(number, root) for number in range(rng.choice((2, 3, 3, 4)))]
@@ -67,21 +67,29 @@ class Simulation:
         self.nemesis = Nemesis(self)
 
     def _prepare_store(self) -> None:
-        """Before the first start: a cluster, and a token that every machine may join with."""
+        """Before the first start: a cluster."""
+        self._change_store(
+            lambda tx: tx.add_cluster(DEFAULT_TENANT, DEFAULT_CLUSTER, description="", now=self.coordinator.wall())
+        )
+        self._add_join_token("token-0")
 
-        def verb(tx):  # type: ignore[no-untyped-def]  # a verb
-            now = self.coordinator.wall()
-            cluster_key = tx.add_cluster(DEFAULT_TENANT, DEFAULT_CLUSTER, description="", now=now)
+    def _add_join_token(self, token_id: str) -> None:
+        """Every machine may join with it; a restore makes it void."""
+
+        def verb(tx: Transaction) -> None:
             token = Credential(
-                token_id="token",
+                token_id=token_id,
                 kind="wlj",
                 digest="digest",
                 tenant=DEFAULT_TENANT,
-                cluster_key=cluster_key,
+                cluster_key=tx.cluster_key(DEFAULT_TENANT, DEFAULT_CLUSTER),
                 uses_left=1_000_000,
             )
-            tx.add_credential(token, now=now)
+            tx.add_credential(token, now=self.coordinator.wall())
 
+        self._change_store(verb)
+
+    def _change_store(self, verb: Callable[[Transaction], object]) -> None:
         def refused(error: Exception) -> None:
             raise error
 
@@ -110,7 +118,7 @@ class Simulation:
             root=root,
             facts=facts,
             clock=clock,
-            join_token="token",
+            join_token="token-0",
         )
 
     def _start_coordinator(self) -> None:
@@ -127,8 +135,13 @@ class Simulation:
         self.world.after(min(delay, 1.0) if self.world.now > CHAOS_S else delay, restart)
 
     def restored(self, taken_at: float) -> None:
+        """The database is an older one: its operator makes a new join token."""
         self.ledger.restored(taken_at)
         self.checks.restored()
+        self._restores += 1
+        self._add_join_token(f"token-{self._restores}")
+        for node in self.nodes:
+            node.join_token = f"token-{self._restores}"
 
     def run(self) -> None:
         """Raises SimulationFailure."""

@@ -7,10 +7,12 @@ COMMIT. A kill before it rolls back; one in the middle of it leaves it wholly th
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 from tests.simulation.world import KilledHere, World
+from windlass_coordinator.core.incarnations import next_incarnation
 from windlass_coordinator.core.records import Wakes
 from windlass_coordinator.stores.base import Follow, Transaction
 from windlass_coordinator.stores.sqlite.files import IN_MEMORY, open_database
@@ -44,12 +46,15 @@ class SimulatedStore:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.db = sqlite3.connect(IN_MEMORY, isolation_level=None, cached_statements=512)
+        self.db = sqlite3.connect(IN_MEMORY)
         self.is_full = False
         self.commits = 0
         self._put(_empty_database())
 
     def _put(self, content: bytes) -> None:
+        # A connection of its own: what is in memory is replaced under all prepared statements.
+        self.db.close()
+        self.db = sqlite3.connect(IN_MEMORY, isolation_level=None, cached_statements=512)
         self.db.deserialize(content)
         self.db.execute("PRAGMA temp_store = MEMORY")
         self.incarnation = int(self.db.execute("SELECT value FROM meta WHERE key = 'incarnation'").fetchone()[0])
@@ -57,14 +62,15 @@ class SimulatedStore:
     def backup(self) -> bytes:
         return self.db.serialize()
 
-    def restore(self, content: bytes) -> None:
-        """An older backup comes back as the next incarnation (protocol.md, section 1)."""
-        newest = self.incarnation
+    def restore(self, content: bytes, *, now: datetime) -> None:
+        """An older backup comes back as the next incarnation, as `admin/restore.py` does it."""
+        incarnation = next_incarnation((self.incarnation,), now=now)
+        assert incarnation is not None
         self._put(content)
-        self.db.execute(
-            "UPDATE meta SET value = ? WHERE key = 'incarnation'", (str(max(newest, self.incarnation) + 1),)
-        )
-        self._put(self.db.serialize())
+        self.db.execute("BEGIN IMMEDIATE")
+        SqliteTransaction(self.db, incarnation=self.incarnation).begin_incarnation(incarnation, now=now)
+        self.db.execute("COMMIT")
+        self.incarnation = incarnation
 
     def close(self) -> None:
         self.db.close()
