@@ -112,6 +112,7 @@ async def run_agent(
             number,
             directory=state.slot(number),
             containment=containment,
+            evidence=state.evidence,
             on_record=on_record,
             on_keeper_lost=on_keeper_lost,
             settings=KeeperSettings(
@@ -268,7 +269,7 @@ class _Agent:
             clock=boot_seconds,
         )
         templates = TaskTemplates(self._variables(), kill_grace=settings.work.kill_grace)
-        intents = IntentJournal(self._state.intents)
+        intents = IntentJournal(self._state.intents, evidence=self._state.evidence)
         executors: list[Executor] = []
         runner = AttemptRunner(
             executors,
@@ -419,9 +420,19 @@ def _configure_logging(level: str) -> None:
             ),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _PatientLogger(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+class _PatientLogger(structlog.PrintLogger):
+    """Lines that a full disk does not take are lost, and the agent lives."""
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warning = error = critical = exception = msg
 
 
 def _raise_file_limit() -> None:

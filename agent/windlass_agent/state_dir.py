@@ -9,6 +9,7 @@ from pathlib import Path
 
 from windlass_agent.spool.attempt_dir import attempt_name
 from windlass_agent.spool.durable import write_whole
+from windlass_agent.spool.evidence import Evidence
 from windlass_agent.spool.keeper_records import ref_from_json, ref_to_json
 from windlass_proto.errors import Conflict, Unavailable
 from windlass_proto.model.ids import AttemptRef
@@ -22,6 +23,7 @@ class StateDir:
         self.identity = self.root / "node.json"
         self.intents = self.root / "intents"
         self._slots = self.root / "slots"
+        self.evidence = Evidence(self.root / "evidence")
         self.notice = self.root / "notice.json"
         self._ended_by_agent = self.root / "ended-by-agent.json"
         self._lock: int | None = None

@@ -22,6 +22,7 @@ from windlass_agent.runner.intent_parts import batch_of
 from windlass_agent.runner.live_attempt import LiveAttempt, end_of, never_began
 from windlass_agent.runner.slot_inventory import SlotInventory
 from windlass_agent.runner.task_template import TaskTemplate, TaskTemplates
+from windlass_agent.spool.durable import NO_RECORD
 from windlass_agent.spool.intents import SharedPart
 from windlass_proto.failpoints import reach
 from windlass_proto.model.ids import AttemptRef
@@ -74,9 +75,9 @@ def take_over(
         for number, inventory in enumerate(inventories)
     }
     reach("agent.adopt.after_slots")
-    old = {ref for ref, shared in intents.items() if shared["boot_id"] != boot_id}
-    found = decide_readoption(intents, slots, before_boot=old, ended_by_agent=ended_by_agent)
     templates_of = _templates(intents, templates)
+    old = {ref for ref in templates_of if intents[ref].get("boot_id") != boot_id}
+    found = decide_readoption(templates_of, slots, before_boot=old, ended_by_agent=ended_by_agent)
     for ref, finding in found.attempts.items():
         attempt = LiveAttempt(ref=ref, template=templates_of[ref], accepted_at_s=now_s, is_held=True)
         attempt.has_directory = True
@@ -120,9 +121,14 @@ def _templates(
     def by_task(ref: AttemptRef) -> int:
         return ref.task_key
 
+    """Without those whose assignment cannot be read: the coordinator learns that they are missing here."""
     found: dict[AttemptRef, TaskTemplate] = {}
     for _, group in groupby(sorted(intents, key=by_task), key=by_task):
         refs = list(group)
-        template = templates.of(batch_of(intents[refs[0]], refs))
+        try:
+            template = templates.of(batch_of(intents[refs[0]], refs))
+        except NO_RECORD as problem:
+            log.error("assignments.unreadable", task_key=refs[0].task_key, count=len(refs), why=repr(problem))
+            continue
         found |= dict.fromkeys(refs, template)
     return found

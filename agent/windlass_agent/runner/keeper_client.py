@@ -34,6 +34,7 @@ from windlass_agent.runner.line_connection import LineConnection
 from windlass_agent.runner.plan_messages import PlanMessages
 from windlass_agent.runner.slot_inventory import SlotInventory, read_findings
 from windlass_agent.spool.durable import JsonRecord, json_line
+from windlass_agent.spool.evidence import Evidence
 from windlass_agent.spool.keeper_journal import JournalContent, JournalPins, read_content
 from windlass_agent.spool.keeper_records import read_exit, read_start, ref_from_json, ref_to_json
 from windlass_agent.spool.slot_dir import SlotDir
@@ -104,8 +105,10 @@ class Slot:
         on_record: Callable[[KeeperRecord], None],
         on_keeper_lost: Callable[[int, tuple[AttemptRef, ...], LostOnNode | PrepareFailed], None],
         settings: KeeperSettings,
+        evidence: Evidence | None = None,
     ) -> None:
         self.number = number
+        self._evidence = evidence
         self._directory = SlotDir(directory)
         self._containment = containment
         self._on_record = on_record
@@ -538,6 +541,8 @@ class Slot:
         content = read_content(self._directory.read_journal())
         if content.damaged:
             log.warning("journal.damaged", slot=self.number, lines=content.damaged)
+            if self._evidence is not None:
+                self._directory.keep_journal(self._evidence)
         found = read_findings(content, held=self._held, boot_id=boot_id())
         for ref, segment in found.segments.items():
             self._pins.pin(ref, segment)

@@ -62,10 +62,10 @@ def read_json_lines(path: Path) -> JsonLines:
 
 
 def parse_json_lines(data: bytes) -> JsonLines:
-    """What was preallocated and not written yet begins with the first NUL."""
+    """What was preallocated and not written yet are the NULs at the end; others are damage."""
     records = []
     damaged = 0
-    for line in data.partition(b"\0")[0].splitlines(keepends=True):
+    for line in data.rstrip(b"\0").splitlines(keepends=True):
         record = _parse(line)
         if record is None:
             damaged += 1

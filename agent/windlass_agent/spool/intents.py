@@ -18,6 +18,7 @@ from windlass_agent.spool.durable import (
     read_json_lines,
     write_whole,
 )
+from windlass_agent.spool.evidence import Evidence
 from windlass_proto.failpoints import reach
 from windlass_proto.model.ids import AttemptRef, Fence, TaskKey
 
@@ -31,8 +32,10 @@ COMPACT_BYTES = 4 << 20
 class IntentJournal:
     """Live assignments, each with the shared part of its batch."""
 
-    def __init__(self, path: Path, *, compact_bytes: int = COMPACT_BYTES) -> None:
-        """Reads what an earlier life of the agent wrote."""
+    def __init__(
+        self, path: Path, *, evidence: Evidence | None = None, compact_bytes: int = COMPACT_BYTES
+    ) -> None:
+        """Reads what an earlier life of the agent wrote; of a damaged file a copy is kept."""
         self._path = path
         self._compact_bytes = compact_bytes
         self._live: dict[AttemptRef, SharedPart] = {}
@@ -46,8 +49,13 @@ class IntentJournal:
                 self._replay(record)
             except NO_RECORD:
                 self.damaged += 1
+        if self.damaged and evidence is not None:
+            evidence.keep(path)
         self._log = JsonLog(path)
-        self._compact_when_worth_it()
+        if self.damaged:
+            self._compact()
+        else:
+            self._compact_when_worth_it()
 
     @property
     def live(self) -> Mapping[AttemptRef, SharedPart]:
@@ -98,8 +106,10 @@ class IntentJournal:
 
     def _compact_when_worth_it(self) -> None:
         """The next time is when the file has doubled, so that rewriting costs a bounded share."""
-        if self._log.size_bytes < self._compact_bytes:
-            return
+        if self._log.size_bytes >= self._compact_bytes:
+            self._compact()
+
+    def _compact(self) -> None:
         data = b"".join(json_line(record) for record in self._snapshot())
         try:
             write_whole(self._path, data)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from windlass_agent.spool.durable import JsonRecord, read_json_lines
+from windlass_agent.spool.evidence import Evidence
 from windlass_agent.spool.remove_tree import remove_tree
 
 
@@ -78,6 +79,10 @@ class SlotDir:
                 records=tuple(record for record in lines.records if record.get("is") != "segment"),
                 damaged=lines.damaged,
             )
+
+    def keep_journal(self, evidence: Evidence) -> None:
+        for path in self.path.glob("journal.*"):
+            evidence.keep(path)
 
     def _place(self) -> list[int]:
         """As the keeper tells it in the header: the same after a rename, other numbers for a copy."""
