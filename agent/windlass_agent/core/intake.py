@@ -33,10 +33,11 @@ class Intake:
         return obstacle in self._why
 
     def close(self, obstacle: Obstacle, why: str) -> bool:
-        """Whether the obstacle is a new one."""
-        is_new = obstacle not in self._why
+        """Whether the obstacle is a new one. What was said first is said as long as it lasts."""
+        if obstacle in self._why:
+            return False
         self._why[obstacle] = why
-        return is_new
+        return True
 
     def clear(self, obstacle: Obstacle) -> bool:
         """Whether there was that obstacle."""
