@@ -6,13 +6,14 @@ TOOLS := .venv/test-tools
 PROTOS := $(wildcard proto/windlass_proto/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test faults demo bench proto format lock clean
+.PHONY: help venv check test models faults demo bench proto format lock clean
 
 help:
 	@echo "make demo [LOG=FILE]        a real job on three local agents, from upload to merged result"
 	@echo "make test                   all tests; of the faults the quick part"
 	@echo "make faults [ONLY=c01]      every fault that is tried, at length; writes docs/reliability.md"
 	@echo "make check                  format, lint, layers, types, sizes, spec tests: under a minute"
+	@echo "make models [FACTOR=20]     models and cores against each other, as many more examples as you like"
 	@echo "make bench [FIGURES=a,b]    measure; one JSON line per figure"
 	@echo "make proto                  generate the messages again from their .proto files"
 	@echo "make format                 format the code"
@@ -47,6 +48,9 @@ test: $(READY) $(TOOLS)
 
 faults: $(READY) $(TOOLS)
 	@$(BIN)/pytest -v --full --write-page tests/faults $(if $(ONLY),-k $(ONLY))
+
+models: $(READY)
+	@WINDLASS_MODEL_FACTOR=$(or $(FACTOR),20) $(BIN)/pytest -q -n 2 --dist worksteal -k "model or any_order" tests/spec
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py $(LOG)

@@ -7,6 +7,7 @@ them. Its clock stands still until a spec moves it.
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tests.support.invariants import InvariantWatch
+from windlass_coordinator.core.incarnations import next_incarnation
 from windlass_coordinator.core.records import Claimed, NodeView
 from windlass_coordinator.core.retry import RetryPolicy
 from windlass_coordinator.engine import nodes, steer, sweep
@@ -113,6 +115,7 @@ class Machine:
     key: NodeKey
     node_id: NodeId
     facts: NodeFacts
+    boot_id: str = "boot-1"
     nonce: str = ""
     epoch: int = 0
     poll_seq: int = 0
@@ -122,6 +125,14 @@ class Machine:
     @property
     def session(self) -> SessionRef:
         return SessionRef(node_id=self.node_id, node_epoch=self.epoch, nonce=self.nonce)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backup:
+    """All rows of all tables, and what the invariants know of them."""
+
+    tables: dict[str, list[tuple[Any, ...]]]
+    watch: InvariantWatch
 
 
 class InMemoryCoordinator(AbstractContextManager["InMemoryCoordinator"]):
@@ -162,6 +173,33 @@ class InMemoryCoordinator(AbstractContextManager["InMemoryCoordinator"]):
     def fresh(self, prefix: str) -> str:
         self._made += 1
         return f"{prefix}-{self._made}"
+
+    # -- backups
+
+    def back_up(self) -> Backup:
+        tables = self.rows("SELECT name FROM sqlite_master WHERE type = 'table'")
+        return Backup(
+            tables={name: self.rows(f"SELECT * FROM {name}") for (name,) in tables},
+            watch=deepcopy(self.watch),
+        )
+
+    def restore(self, backup: Backup) -> None:
+        """The store as it was, in the next incarnation; what has happened since never happened."""
+
+        def verb(tx: Any) -> None:  # Any: SQLite's transaction
+            issued = tx.incarnation()
+            tx._db.execute("PRAGMA defer_foreign_keys = ON")
+            for name, rows in backup.tables.items():
+                tx._db.execute(f"DELETE FROM {name}")
+                if rows:
+                    places = ", ".join("?" * len(rows[0]))
+                    tx._db.executemany(f"INSERT INTO {name} VALUES ({places})", rows)
+            following = next_incarnation((issued,), now=self.now)
+            assert following is not None
+            tx.begin_incarnation(following, now=self.now)
+
+        self.watch = deepcopy(backup.watch)
+        self.run(verb)
 
     # -- jobs
 
@@ -280,13 +318,15 @@ class InMemoryCoordinator(AbstractContextManager["InMemoryCoordinator"]):
         machine: Machine,
         *inventory: InventoryItem,
         nonce: str | None = None,
-        boot_id: str = "boot-1",
+        boot_id: str | None = None,
         logs_stored: bool = True,
     ) -> GrantedSession:
-        """The machine begins a session; `nonce` = what it presents instead of its newest one."""
+        """The machine begins a session; `nonce` = what it presents instead of its newest one, `boot_id` = it
+        has been restarted."""
+        machine.boot_id = boot_id or machine.boot_id
         request = OpenRequest(
             state_id="state-1",
-            boot_id=boot_id,
+            boot_id=machine.boot_id,
             last_nonce=machine.nonce if nonce is None else nonce,
             facts=machine.facts,
             inventory=inventory,

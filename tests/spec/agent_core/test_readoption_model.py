@@ -72,7 +72,7 @@ def slots(draw: st.DrawFn) -> dict[int, SlotFinding]:
     return found
 
 
-@examples(250)
+@examples(100)
 @given(st.lists(refs, unique=True), slots(), some, some)
 def test_every_intent_gets_one_finding_and_the_strongest_proof_decides(
     intents: list[AttemptRef],
@@ -105,7 +105,7 @@ def test_every_intent_gets_one_finding_and_the_strongest_proof_decides(
                 assert ref not in before_boot
 
 
-@examples(150)
+@examples(60)
 @given(st.lists(refs, unique=True), slots(), some, some)
 def test_what_is_in_a_slot_without_an_intent_is_a_stranger_once(
     intents: list[AttemptRef],
@@ -127,7 +127,7 @@ def test_what_is_in_a_slot_without_an_intent_is_a_stranger_once(
         assert ref in (*slot.lost, *slot.queued, *(record.ref for record in slot.ended), slot.running)
 
 
-@examples(100)
+@examples(30)
 @given(st.lists(refs, unique=True), slots(), some, some)
 def test_deciding_again_about_what_is_left_changes_nothing(
     intents: list[AttemptRef],

@@ -79,7 +79,7 @@ def proves_success(state: AttemptState, what: Happening) -> bool:
     return False
 
 
-@examples(400)
+@examples(250)
 @given(st.sampled_from(LIVE), happenings)
 def test_a_live_attempt_moves_along_the_table_and_succeeds_only_with_code_0(
     state: AttemptState, what: Happening
@@ -94,7 +94,7 @@ def test_a_live_attempt_moves_along_the_table_and_succeeds_only_with_code_0(
         assert not is_lost or (judgement.failure and not judgement.failure.spends_user_budget), "I9"
 
 
-@examples(400)
+@examples(250)
 @given(
     st.sampled_from([state for state in AttemptState if state.is_terminal]),
     happenings,
@@ -176,7 +176,7 @@ def stopped(view: AttemptView) -> AttemptView:
     return view if view.state.is_terminal else replace(view, state=S.STOPPING)
 
 
-@examples(300)
+@examples(150)
 @given(st.data(), histories(), st.none() | st.integers(0, 4))
 def test_repeats_late_copies_and_lost_progress_do_not_change_the_end(
     data: st.DataObject, history: list[Happening], stop_before: int | None

@@ -36,7 +36,7 @@ beats = st.tuples(delays, delays, st.none() | delays)
 """Pause before a heartbeat is sent, time until it is processed, and until its reply is read (None = lost)."""
 
 
-@examples(150)
+@examples(60)
 @given(
     st.lists(beats, min_size=1, max_size=8),
     st.integers(0, 3_000),

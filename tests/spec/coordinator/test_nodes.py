@@ -114,6 +114,22 @@ def test_what_still_runs_when_the_time_of_a_drain_is_over_goes_elsewhere_at_no_c
     assert coordinator.instance(job, 0).user_failures == 0
 
 
+def test_a_drain_that_ends_while_a_reply_is_lost_does_not_shut_the_node_out(
+    coordinator: InMemoryCoordinator,
+) -> None:
+    coordinator.submit()
+    machine = coordinator.node()
+    ref = coordinator.claim_one(machine)
+    coordinator.drain(machine, within=timedelta(0))
+    heard = machine.nonce
+    coordinator.open_session(machine, holds(ref))
+    coordinator.look_at_drain(machine)
+
+    coordinator.open_session(machine, nonce=heard)
+
+    assert coordinator.claim(machine) == []
+
+
 def test_only_nodes_of_ones_own_that_are_there_can_be_drained(coordinator: InMemoryCoordinator) -> None:
     node = coordinator.node(name="twin")
     coordinator.node(name="twin")

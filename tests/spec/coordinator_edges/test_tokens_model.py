@@ -21,7 +21,7 @@ def test_a_page_goes_on_where_the_one_before_ended(place: list[int]) -> None:
     assert read_token(make_token(*place), length=len(place)) == tuple(place)
 
 
-@examples(150)
+@examples(60)
 @given(
     st.text()
     | st.binary().map(lambda raw: base64.urlsafe_b64encode(raw).decode())
@@ -54,7 +54,7 @@ def test_a_token_is_read_as_it_was_made(kind: TokenKind, randomness: bytes) -> N
     assert token.secret not in repr(token)
 
 
-@examples(150)
+@examples(60)
 @given(st.data(), st.sampled_from(TokenKind), st.binary(min_size=RANDOM_BYTES, max_size=RANDOM_BYTES))
 def test_a_token_with_one_changed_character_is_none(
     data: st.DataObject, kind: TokenKind, randomness: bytes
@@ -65,7 +65,7 @@ def test_a_token_with_one_changed_character_is_none(
     assert parse_token(text[:position] + other + text[position + 1 :]) is None
 
 
-@examples(100)
+@examples(40)
 @given(st.text() | st.from_regex(r"wl[aujn]_[0-9a-f]{16}_[0-9A-Za-z]{49}"))
 def test_an_invented_token_is_none(text: str) -> None:
     parsed = parse_token(text)

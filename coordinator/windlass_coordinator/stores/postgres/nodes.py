@@ -165,7 +165,7 @@ class PostgresNodes(PostgresLocks):
     def end_session(self, node: NodeView) -> None:
         self._lock_node(node.node_key)
         self._change(
-            "UPDATE nodes SET epoch = $1, last_nonce = nonce WHERE node_key = $2",
+            "UPDATE nodes SET epoch = $1 WHERE node_key = $2",
             node.epoch + 1,
             node.node_key,
         )

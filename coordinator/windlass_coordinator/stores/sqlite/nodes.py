@@ -116,7 +116,7 @@ class SqliteNodes:
 
     def end_session(self, node: NodeView) -> None:
         self._db.execute(
-            "UPDATE nodes SET epoch = ?, last_nonce = nonce WHERE node_key = ?",
+            "UPDATE nodes SET epoch = ? WHERE node_key = ?",
             (node.epoch + 1, node.node_key),
         )
 
