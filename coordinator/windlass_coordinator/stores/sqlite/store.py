@@ -40,9 +40,9 @@ from windlass_coordinator.stores.sqlite.nodes import SqliteNodes
 from windlass_coordinator.stores.sqlite.orders import Order, OrderQueue, Reply
 from windlass_coordinator.stores.sqlite.queries import SqliteQueries
 from windlass_coordinator.stores.sqlite.reports import SqliteReports
-from windlass_coordinator.stores.sqlite.roles import SqliteRoles
 from windlass_coordinator.stores.sqlite.restoring import SqliteRestoring
 from windlass_coordinator.stores.sqlite.retention import SqliteRetention
+from windlass_coordinator.stores.sqlite.roles import SqliteRoles
 from windlass_coordinator.stores.sqlite.steering import SqliteSteering
 from windlass_coordinator.stores.sqlite.troubles import Trouble, judge
 from windlass_proto.errors import InvalidRequest, NoRoom, Overloaded, Unavailable
@@ -110,7 +110,7 @@ class SqliteStore:
         self._condition = condition or StoreCondition()
         self._orders = OrderQueue(self._condition)
         self._condition.waiting = self._orders.__len__
-        self._owed = Wakes()
+        self._owed: Wakes | None = None
         self._broken: str | None = None
         self._house_at_s = 0.0
         self._reading = 0
@@ -252,8 +252,9 @@ class SqliteStore:
         """One commit; what fails it as a whole, when nothing of it is stored."""
         tx = self._transaction
         wakes = Wakes()
-        wakes.merge(self._owed)
-        owed = Wakes()
+        if self._owed is not None:
+            wakes.merge(self._owed)
+        owed: Wakes | None = None
         deliveries: Sequence[Callable[[], None]] = ()
         try:
             self._db.execute("BEGIN IMMEDIATE")
