@@ -20,7 +20,7 @@ from windlass_proto.errors import Denied, SessionLost
 from windlass_proto.model.assignments import InventoryItem, SessionRef, VerdictItem
 from windlass_proto.model.facts import FactKind
 from windlass_proto.model.ids import AttemptRef, NodeId, NodeKey, TaskKey
-from windlass_proto.model.states import NodeState
+from windlass_proto.model.states import AttemptPhase, NodeState
 from windlass_proto.model.status import NodeFacts
 
 LogsStored = Callable[[LogFacts], bool]
@@ -179,9 +179,9 @@ def _verdict(
     view = views.get((ref.task_key, ref.index, ref.attempt))
     facts = tx.attempt_log_facts(ref) if view is not None and view.state.is_terminal else None
     stored = facts is None or logs_stored(facts)
-    verdict = judge_inventory_item(
-        view, ref, node_key=node.node_key, has_exit=item.has_exit, logs_stored=stored
-    )
+    # Ended without an exit record, such as lost with its keeper: a result too, which may not be on record here.
+    has_result = item.has_exit or item.phase is AttemptPhase.ENDED
+    verdict = judge_inventory_item(view, ref, node_key=node.node_key, has_exit=has_result, logs_stored=stored)
     return VerdictItem(ref=ref, verdict=verdict, from_seq=1)
 
 

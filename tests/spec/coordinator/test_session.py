@@ -8,10 +8,10 @@ from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_tas
 from windlass_coordinator.engine.clusters import NewJoinToken, create_join_token, delete_cluster
 from windlass_coordinator.engine.sweep import forget_nodes
 from windlass_proto.errors import Conflict, Denied, InvalidRequest, NotFound, SessionLost
-from windlass_proto.model.assignments import VerdictItem
+from windlass_proto.model.assignments import InventoryItem, VerdictItem
 from windlass_proto.model.events import Started
 from windlass_proto.model.ids import DEFAULT_TENANT, AttemptRef
-from windlass_proto.model.states import AttemptState, InstanceState, JobState
+from windlass_proto.model.states import AttemptPhase, AttemptState, InstanceState, JobState
 from windlass_proto.model.verdicts import InventoryVerdict
 
 KEEP, REPORT, KILL, FORGET = InventoryVerdict
@@ -97,6 +97,19 @@ def test_a_deleted_cluster_cannot_be_asked_for(coordinator: InMemoryCoordinator)
     for name in ("gpu", str(stored)):
         with pytest.raises(NotFound):
             coordinator.join_token(name)
+
+
+def test_a_node_tells_again_how_an_attempt_ended_that_has_no_exit_record(
+    coordinator: InMemoryCoordinator,
+) -> None:
+    coordinator.submit()
+    node = coordinator.node()
+    ref = coordinator.claim_one(node)
+
+    lost = InventoryItem(ref=ref, phase=AttemptPhase.ENDED, seq=3, has_exit=False)
+    opened = coordinator.open_session(node, lost)
+
+    assert [item.verdict for item in opened.verdicts] == [InventoryVerdict.REPORT]
 
 
 # Whose session it is
