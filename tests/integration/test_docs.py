@@ -30,6 +30,7 @@ from windlass_agent.runner.steps.base import AttemptFolders, StepContext, StepSe
 from windlass_agent.runner.steps.environment import environment_of
 from windlass_agent.runner.task_template import TaskTemplates
 from windlass_coordinator import config as coordinator_config
+from windlass_coordinator.admin.commands import VERBS, run_verb
 from windlass_coordinator.settings_tree import paths
 from windlass_proto.errors import InvalidJob
 from windlass_proto.model.assignments import AssignmentBatch
@@ -44,6 +45,7 @@ DAEMONS: dict[str, Callable[[list[str]], object]] = {
     "windlass-agent": agent_config.load_settings,
     "batch-agent": agent_config.load_settings,
 }
+VERBS_OF = {"windlass-coordinator": tuple(VERBS)}
 STATES: dict[str, type[StrEnum]] = {
     "Job state": JobState,
     "Task state": TaskState,
@@ -253,6 +255,9 @@ def _options_of(command: click.Command) -> dict[str, bool]:
 def _words_of_help(program: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
     with pytest.raises(SystemExit):
         DAEMONS[program](["--help"])
+    for verb in VERBS_OF.get(program, ()):
+        with pytest.raises(SystemExit):
+            run_verb([verb, "--help"])
     return {word.strip("[],|()") for word in capsys.readouterr().out.split()}
 
 

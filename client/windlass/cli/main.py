@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from windlass.cli import jobs, logs, nodes, store, submit, up
+from windlass.cli import doctor, jobs, logs, nodes, store, submit, up
 from windlass.cli.invocation import Invocation
 from windlass_proto import __version__
 from windlass_proto.errors import InvalidJob, WindlassError
@@ -80,6 +80,7 @@ for _command in (
     nodes.cluster_group,
     nodes.make_join_token,
     store.store,
+    doctor.doctor,
 ):
     root.add_command(_command)
 

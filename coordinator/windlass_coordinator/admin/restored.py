@@ -1,10 +1,15 @@
 """`windlass-coordinator restored`: for a database that was restored by its own tools (pg_dump, PITR)."""
 
 import argparse
+from pathlib import Path
 
 from windlass_coordinator.admin.console import Console
 from windlass_coordinator.admin.restore import raise_incarnation
+from windlass_coordinator.first_start import LOCK_FILE, is_held
 from windlass_coordinator.stores import open_store
+from windlass_proto.errors import Conflict
+
+_SQLITE = "sqlite:///"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Begins an incarnation; without it fences that were issued after the backup would be issued again."""
+    if arguments.store.startswith(_SQLITE) and is_held(
+        Path(arguments.store.removeprefix(_SQLITE)).with_name(LOCK_FILE)
+    ):
+        raise Conflict(f"a coordinator runs on {arguments.store}: stop it first")
     store = open_store(arguments.store)
     try:
         previous, incarnation = raise_incarnation(store)
