@@ -106,7 +106,7 @@ class SilenceWatch:
         silence = self._fleet.look()
         try:
             await self._act_on(silence)
-        except WindlassError:
+        except BaseException:  # whatever it was: it is told once, and nobody has acted on it
             self._fleet.tell_again(silence)
             raise
 
