@@ -11,6 +11,7 @@ from collections import Counter as TallyCounter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from windlass_coordinator.duties import (
     DrainWatch,
     LogRemover,
     RetryTimer,
+    SeenNotes,
     SilenceWatch,
     keep_going,
 )
@@ -35,10 +37,12 @@ from windlass_coordinator.engine.fleet import Fleet
 from windlass_coordinator.engine.parking import ParkedPolls, PollAnswer
 from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.first_start import exclusive, prepare
+from windlass_coordinator.heard_exchange import HeardExchange
 from windlass_coordinator.log_setup import set_up_logging
 from windlass_coordinator.logstore import open_log_store
 from windlass_coordinator.logstore.base import LogStore
 from windlass_coordinator.retention import RetentionDuty
+from windlass_coordinator.roles import RoleBound, RoleKeeper
 from windlass_coordinator.rpc.agent_service import AgentService, AgentServiceParts
 from windlass_coordinator.rpc.append_log import LogIntake
 from windlass_coordinator.rpc.cluster_service import ClusterService, NodeService
@@ -48,8 +52,8 @@ from windlass_coordinator.rpc.job_watch import JobWatchers
 from windlass_coordinator.rpc.log_archive import LogArchive
 from windlass_coordinator.rpc.read_log import LogSignals, LogTail
 from windlass_coordinator.rpc.server import Services, open_server
-from windlass_coordinator.stores import open_store
-from windlass_coordinator.stores.base import Store, Transaction
+from windlass_coordinator.stores import is_shared, open_store
+from windlass_coordinator.stores.base import Store, Transaction, VerbRunner
 from windlass_coordinator.vitals import Vitals, VitalsCollector, allow_many_files
 from windlass_coordinator.web.server import WebServer
 from windlass_proto import __version__, failpoints
@@ -127,13 +131,13 @@ async def serving(settings: config.Settings) -> AsyncIterator[Running]:
             on_broken=_end_at_once,
         )
         vitals.reserve.begin()
-        store = open_store(f"sqlite:///{data / 'windlass.db'}", condition=vitals.condition)
+        store = open_store(settings.store_url, condition=vitals.condition)
         stack.callback(store.close)
         token_file = prepare(store, data)
         if token_file is not None:
             _show_once(token_file)
         logs = open_log_store(
-            data / "logs",
+            settings.log_directory,
             attempt_quota_bytes=settings.limits.log_bytes_per_attempt,
             on_broken=vitals.on_broken,
         )
@@ -225,30 +229,41 @@ def _nodes_to_expect(tx: Transaction) -> list[NodeKey]:
 async def _duties(
     settings: config.Settings, store: Store, logs: LogStore, parts: _Parts
 ) -> AsyncIterator[None]:
-    timer = RetryTimer(store, parts.rules.retry)
+    of_one: VerbRunner = RoleBound(store) if is_shared(settings.store_url) else store
+    timer = RetryTimer(of_one, parts.rules.retry)
     remover = LogRemover(logs)
 
     def after_commit(wakes: Wakes) -> None:
         parts.watchers.notify(wakes)
         parts.signals.notify_jobs(wakes.jobs)
+        if wakes.everything:
+            timer.arm(datetime.now(UTC))
         if wakes.due is not None:
             timer.arm(wakes.due)
         remover.remove(wakes)
 
     store.listen(follow=parts.parked.follow, after_commit=after_commit)
-    silence = SilenceWatch(store, parts.fleet, parts.rules, before_look=parts.vitals.stalls.look)
-    drains = DrainWatch(store, parts.rules)
-    clock = ClockWatch(store, parts.rules.retry, monotonic=time.monotonic)
-    duties = {
+    silence = SilenceWatch(of_one, parts.fleet, parts.rules, before_look=parts.vitals.stalls.look)
+    retention = RetentionDuty(of_one, logs, settings.retention, on_removed=parts.count_removed)
+    periodic = {
         "retry": timer.run,
         "silence": silence.run,
-        "drain": drains.run,
-        "clock": clock.run,
-        "log_removal": remover.run,
-        "retention": RetentionDuty(store, logs, settings.retention, on_removed=parts.count_removed).run,
+        "drain": DrainWatch(of_one, parts.rules).run,
+        "clock": ClockWatch(of_one, parts.rules.retry, monotonic=time.monotonic).run,
+        "retention": retention.run,
     }
-    async with _keeping(duties | parts.vitals.own_duties(), parts.vitals):
+    each = {"log_removal": remover.run, **parts.vitals.own_duties()}
+    if not isinstance(of_one, RoleBound):
+        each |= periodic | {"seen": SeenNotes(store, parts.fleet).run}
+        async with _keeping(each, parts.vitals):
+            yield
+        return
+    keeping = partial(_keeping, vitals=parts.vitals)
+    keeper = RoleKeeper(store, of_one, policy=settings.role, duties=periodic, keeping=keeping)
+    each |= {"role": keeper.run, "heard": HeardExchange(store, parts.fleet).run}
+    async with _keeping(each, parts.vitals):
         yield
+    await keeper.give_up()
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from windlass_coordinator.core.leases import LeasePolicy
 from windlass_coordinator.core.overload import OverloadLimits
 from windlass_coordinator.core.retention import RetentionPolicy
 from windlass_coordinator.core.retry import RetryPolicy
+from windlass_coordinator.core.roles import RolePolicy
 from windlass_coordinator.settings_tree import HostPort, InvalidSettings, Origin, nested, overlay, paths
 from windlass_proto import failpoints
 from windlass_proto.checks import SpecLimits, nearest
@@ -48,6 +49,10 @@ class Settings:
     data: Path | None = None
     """Directory of the database, the logs and the admin token. It has no default: data must not appear by
     surprise wherever the coordinator was started."""
+    store: str = ""
+    """URL of a PostgreSQL database, which several coordinators may share. None given = SQLite in `data`."""
+    logs: Path | None = None
+    """Directory of the logs, which coordinators on one database share. None given = `logs` in `data`."""
     listen: HostPort = DEFAULT_LISTEN
     """For clients and agents (gRPC). Loopback, because there is no TLS yet."""
     http: HostPort = DEFAULT_HTTP
@@ -61,6 +66,7 @@ class Settings:
     overload: OverloadLimits = field(default_factory=OverloadLimits)
     disk: DiskPolicy = field(default_factory=DiskPolicy)
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
+    role: RolePolicy = field(default_factory=RolePolicy)
 
     @property
     def data_directory(self) -> Path:
@@ -68,6 +74,16 @@ class Settings:
         if self.data is None:
             raise ValueError("these settings were not loaded: they have no data directory")
         return self.data
+
+    @property
+    def store_url(self) -> str:
+        """`store`, or where SQLite's file lies."""
+        return self.store or f"sqlite:///{self.data_directory / 'windlass.db'}"
+
+    @property
+    def log_directory(self) -> Path:
+        """`logs`, or where they lie among the data."""
+        return self.logs or self.data_directory / "logs"
 
 
 def load_settings(arguments: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Settings:
@@ -93,11 +109,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="windlass-coordinator",
         description="Holds the queues, hands out work and records what came of it.",
+        epilog="Instead of serving: windlass-coordinator backup | restore | doctor | restored",
         allow_abbrev=False,
     )
     parser.add_argument(
         "--data", metavar="DIR", help="directory of the database, the logs and the admin token"
     )
+    parser.add_argument(
+        "--store", metavar="URL", help="postgresql://USER@HOST/DATABASE [SQLite in the data directory]"
+    )
+    parser.add_argument("--logs", metavar="DIR", help="directory of the logs [logs in the data directory]")
     parser.add_argument("--listen", metavar="HOST:PORT", help=f"for clients and agents [{DEFAULT_LISTEN}]")
     parser.add_argument("--http", metavar="HOST:PORT", help=f"for health and metrics [{DEFAULT_HTTP}]")
     parser.add_argument("--config", metavar="FILE", help="settings as TOML")
@@ -138,6 +159,14 @@ def _check(settings: Settings) -> list[Problem]:
     problems: list[Problem] = []
     if settings.data is None:
         problems.append(Problem(path="data", message="say where the data are to lie: --data DIR"))
+    if settings.store and not settings.store.startswith(("postgresql://", "postgres://")):
+        problems.append(
+            Problem(path="store", message="must be postgresql://USER@HOST/DATABASE, or not be given")
+        )
+    if settings.role.take_after < 2 * settings.role.beat_every:
+        problems.append(
+            Problem(path="role.take_after", message="must be at least twice as long as role.beat_every")
+        )
     for name, address in (("listen", settings.listen), ("http", settings.http)):
         if not address.is_loopback and not settings.insecure_listen:
             problems.append(

@@ -18,7 +18,7 @@ from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.engine.sweep import forget_nodes, mark_silent, ready_due, replace_attempts
 from windlass_coordinator.logstore.base import LogStore
 from windlass_coordinator.readiness import DutyBoard
-from windlass_coordinator.stores.base import Store, Transaction
+from windlass_coordinator.stores.base import Transaction, VerbRunner
 from windlass_proto.errors import WindlassError
 from windlass_proto.model.ids import JobId, NodeKey
 from windlass_proto.model.states import NodeState
@@ -35,7 +35,7 @@ _LONGEST_PAUSE = timedelta(seconds=30)
 class RetryTimer:
     """One timer for all back-offs, at the earliest end; armed by commits, re-armed when it has rung."""
 
-    def __init__(self, store: Store, policy: RetryPolicy) -> None:
+    def __init__(self, store: VerbRunner, policy: RetryPolicy) -> None:
         self._store = store
         self._policy = policy
         self._due: datetime | None = None
@@ -76,10 +76,10 @@ class RetryTimer:
 
 
 class SilenceWatch:
-    """Tells the store of nodes that are silent for too long, and when the others were heard."""
+    """Tells the store of nodes that are silent for too long."""
 
     def __init__(
-        self, store: Store, fleet: Fleet, rules: Rules, *, before_look: Callable[[], None] = lambda: None
+        self, store: VerbRunner, fleet: Fleet, rules: Rules, *, before_look: Callable[[], None] = lambda: None
     ) -> None:
         """`before_look` pardons the nodes for a time in which this process stood still."""
         self._store = store
@@ -89,17 +89,9 @@ class SilenceWatch:
 
     async def run(self) -> None:
         """Until cancelled."""
-        loop = asyncio.get_running_loop()
-        next_note = loop.time()
         while True:
             await asyncio.sleep(_LOOK_EVERY.total_seconds())
             await self._look()
-            if loop.time() >= next_note:
-                next_note = loop.time() + _SEEN_EVERY.total_seconds()
-                heard = self._fleet.heard_since_last()
-                seen = dict.fromkeys(heard, datetime.now(UTC))
-                if seen:
-                    await self._store.run(partial(_note_seen, seen=seen))
 
     async def _look(self) -> None:
         self._before_look()
@@ -125,10 +117,27 @@ class SilenceWatch:
             await self._store.run(partial(forget_nodes, nodes=silence.forget, now=_now()))
 
 
+class SeenNotes:
+    """Writes down, for display, when the nodes of the only coordinator were heard."""
+
+    def __init__(self, store: VerbRunner, fleet: Fleet) -> None:
+        self._store = store
+        self._fleet = fleet
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY.total_seconds())
+            heard = self._fleet.heard_since_last()
+            if heard:
+                await self._store.run(partial(_note_seen, seen=dict.fromkeys(heard, _now())))
+                await asyncio.sleep(_SEEN_EVERY.total_seconds())
+
+
 class DrainWatch:
     """Ends drains: when nothing runs on the node any more, or when its time is over."""
 
-    def __init__(self, store: Store, rules: Rules) -> None:
+    def __init__(self, store: VerbRunner, rules: Rules) -> None:
         self._store = store
         self._rules = rules
 
@@ -144,7 +153,7 @@ class DrainWatch:
 class ClockWatch:
     """Notices that the wall clock was moved, so that what has been dated waits as long as before (P12)."""
 
-    def __init__(self, store: Store, policy: RetryPolicy, *, monotonic: Callable[[], float]) -> None:
+    def __init__(self, store: VerbRunner, policy: RetryPolicy, *, monotonic: Callable[[], float]) -> None:
         self._store = store
         self._policy = policy
         self._monotonic = monotonic

@@ -13,7 +13,8 @@ from windlass_coordinator.core.records import JobKey
 from windlass_coordinator.core.retention import RetentionPolicy
 from windlass_coordinator.engine.retain import Forgotten, forget_jobs
 from windlass_coordinator.logstore.base import LogStore
-from windlass_coordinator.stores.base import Store, Transaction
+from windlass_coordinator.stores.base import Transaction, VerbRunner
+from windlass_proto.failpoints import reach
 from windlass_proto.model.ids import JobId
 
 _log = structlog.get_logger()
@@ -31,7 +32,7 @@ class RetentionDuty:
     """Sweeps once at its start, then in the policy's interval; each step is a transaction of its own."""
 
     def __init__(
-        self, store: Store, logs: LogStore, policy: RetentionPolicy, *, on_removed: OnRemoved
+        self, store: VerbRunner, logs: LogStore, policy: RetentionPolicy, *, on_removed: OnRemoved
     ) -> None:
         self._store = store
         self._logs = logs
@@ -66,6 +67,7 @@ class RetentionDuty:
             step: Forgotten = await self._store.run(
                 partial(forget_jobs, policy=self._policy, after=place, now=now)
             )
+            reach("coord.retain.after_commit")
             self._on_removed("jobs", len(step.jobs))
             self._on_removed("rows", step.rows)
             jobs, place = jobs + len(step.jobs), step.go_on_after

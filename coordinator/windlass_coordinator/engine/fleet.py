@@ -60,10 +60,14 @@ class Fleet:
 
     def hear(self, node_key: NodeKey) -> None:
         """A sign of life."""
+        self.hear_of(node_key)
+        self._fresh.add(node_key)
+
+    def hear_of(self, node_key: NodeKey) -> None:
+        """A sign of life that another coordinator has had."""
         lease = self.timing().lease
         expires_s = (lease + tolerance(lease)).total_seconds()
         self._heard[node_key] = _Heard(self._monotonic(), lease, expires_s)
-        self._fresh.add(node_key)
 
     def watch(self, node_key: NodeKey, detached: Iterable[DetachedAttempt]) -> None:
         """The node is silent: tells when each of its attempts is to be given to others."""
@@ -93,6 +97,10 @@ class Fleet:
         """Nodes heard since the last time this was asked."""
         heard, self._fresh = self._fresh, set()
         return heard
+
+    def hear_again(self, nodes: Iterable[NodeKey]) -> None:
+        """Nobody could be told of these: they count as heard since the last time."""
+        self._fresh.update(nodes)
 
     def forget(self, node_key: NodeKey) -> None:
         """The node has left."""

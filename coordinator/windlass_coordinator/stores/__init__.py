@@ -5,6 +5,11 @@ from windlass_coordinator.stores.condition import StoreCondition
 from windlass_proto.errors import InvalidRequest
 
 
+def is_shared(url: str) -> bool:
+    """Whether several coordinators may work on such a database at once."""
+    return not url.startswith("sqlite:")
+
+
 def open_store(url: str, *, condition: StoreCondition | None = None) -> Store:
     """Opens `sqlite:///PATH` (or `sqlite:///:memory:`) or `postgresql://...`, which keeps `condition` up to
     date. Raises InvalidRequest for another kind of URL."""

@@ -444,6 +444,13 @@ class Queries(Protocol):
     ) -> list[NodeStatus]: ...
 
 
+class VerbRunner(Protocol):
+    """What duties need of a store."""
+
+    async def run(self, verb: Callable[[Transaction], T]) -> T:
+        """See `Store.run`."""
+
+
 class Store(Protocol):
     """A database, opened."""
 
