@@ -35,6 +35,7 @@ class SlotUnderTest:
     directory: Path
     containment: Containment
     settings: KeeperSettings
+    where: str = "slot"
     records: list[KeeperRecord] = field(default_factory=list)
     lost: list[AttemptRef] = field(default_factory=list)
     lost_as: list[FailureKind] = field(default_factory=list)
@@ -47,7 +48,7 @@ class SlotUnderTest:
     def _new_slot(self) -> Slot:
         return Slot(
             0,
-            directory=self.directory / "slot",
+            directory=self.directory / self.where,
             containment=self.containment,
             on_record=self._on_record,
             on_keeper_lost=self._on_lost,

@@ -47,21 +47,28 @@ class KeeperSettings:
 def start_keeper(
     directory: SlotDir, groups: SlotGroups, settings: KeeperSettings
 ) -> tuple[int, socket.socket]:
-    """Its pid and our end of its first connection. By vfork: the agent has used gRPC and must not fork."""
+    """Its pid and our end of its first connection; raises OSError.
+
+    By vfork: the agent has used gRPC and must not fork.
+    """
     ours, theirs = socket.socketpair()
     config = asdict(settings) | {"slot": str(directory.path), "groups": groups.for_keeper()}
     program = str(Path(windlass_agent.keeper.__file__).parent)
-    with theirs, directory.log_path.open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-X", "utf8", program, json.dumps(config)],
-            stdin=theirs.fileno(),
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            cwd=directory.path,
-            env={},
-            start_new_session=True,
-            close_fds=True,
-        )
+    try:
+        with theirs, directory.log_path.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-X", "utf8", program, json.dumps(config)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd=directory.path,
+                env={},
+                start_new_session=True,
+                close_fds=True,
+            )
+    except OSError:
+        ours.close()
+        raise
     # It is to outlive us, which Popen's destructor would warn of; `reap` collects it if it does not.
     process.returncode = 0
     ours.settimeout(0)
