@@ -284,6 +284,7 @@ class Agent(Process):
         identity = self.node.disk.identity
         request = OpenCall(
             node_key=self.node_key,
+            node_id=identity.node_id,
             state_id=identity.state_id,
             boot_id=self.node.boot_id,
             last_nonce=identity.last_nonce,

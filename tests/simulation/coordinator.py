@@ -235,7 +235,7 @@ class Coordinator(Process):
 
         def verb(tx: Transaction) -> Any:
             node = tx.node_view(request.node_key)
-            if node is None:
+            if node is None or node.node_id != request.node_id:
                 raise Denied("this node is not known here: join again")
             opened = open_session(
                 tx,
@@ -250,6 +250,7 @@ class Coordinator(Process):
 
         def answer(outcome: Any) -> Opened:
             node, opened = outcome
+            self.world.note("opened", node.name, opened.epoch, request.last_nonce, "->", opened.nonce)
             facts = request.facts
             capacity = NodeCapacity(cpu=facts.cpu, memory_bytes=facts.memory_bytes, slots=facts.slots)
             self._places[request.node_key] = (node.cluster_key, capacity)

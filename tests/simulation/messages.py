@@ -27,6 +27,8 @@ class Joined:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenCall:
     node_key: NodeKey
+    node_id: NodeId
+    """Stands for its credential."""
     state_id: str
     boot_id: str
     last_nonce: str
