@@ -72,7 +72,10 @@ class PendingEvents:
             self._waiting[ref] = (event,)
             return
         if earlier[-1].seq >= seq:
-            self._results -= seq >= RESULT_SEQ
+            if seq >= RESULT_SEQ and all(one.seq > seq for one in earlier):
+                self._waiting[ref] = (event, *earlier)  # no result is implied: this one is told again
+            else:
+                self._results -= seq >= RESULT_SEQ
             return
         kept = tuple(one for one in earlier if one.seq >= RESULT_SEQ)
         self._waiting[ref] = (*kept, event)

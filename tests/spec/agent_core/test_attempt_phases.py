@@ -41,6 +41,15 @@ def test_an_exit_is_told_before_what_became_of_the_outputs() -> None:
     assert told(pending) == [FINALIZING, Finalized()]
 
 
+def test_an_exit_that_is_to_be_told_again_comes_before_what_became_of_the_outputs() -> None:
+    pending = PendingEvents()
+    pending.add(an_attempt(), Finalized())
+    for what in (FINALIZING, Finalized(), FINALIZING):
+        pending.add(an_attempt(), what)
+    assert told(pending) == [FINALIZING, Finalized()]
+    assert not pending.has_result
+
+
 def test_an_event_that_comes_after_a_later_one_is_not_told() -> None:
     pending = PendingEvents()
     pending.add(an_attempt(), EXITED)
