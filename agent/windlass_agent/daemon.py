@@ -10,12 +10,12 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import structlog
 
-from windlass_agent import notice_command
+from windlass_agent import leave_command, notice_command
 from windlass_agent.config import AgentSettings, failpoint, load_settings, load_storage, read_join_token
 from windlass_agent.core.backoff import Backoff
 from windlass_agent.core.disk_pressure import DiskReserve
@@ -36,7 +36,7 @@ from windlass_agent.link.session import Loop, NodeLogin, SessionKeeper
 from windlass_agent.mounts import Storages
 from windlass_agent.node import facts as node
 from windlass_agent.node.boot_clock import boot_seconds
-from windlass_agent.node.priority import protect_self
+from windlass_agent.node.priority import Priority, protect_from_oom
 from windlass_agent.runner.adoption import adopt
 from windlass_agent.runner.attempt_runner import AttemptRunner
 from windlass_agent.runner.cgroups import find_containment
@@ -65,19 +65,25 @@ _CHORES_EVERY_S = 0.25
 _CLOSE_S = 30.0
 """For keepers to end their commands when the agent is told to end everything."""
 
+_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    notice_command.NAME: notice_command.main,
+    leave_command.NAME: leave_command.main,
+}
+"""Words to a running agent; without one the agent itself is started."""
+
 log = structlog.get_logger()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == [notice_command.NAME]:
-        return notice_command.main(given[1:])
+    if given and given[0] in _COMMANDS:
+        return _COMMANDS[given[0]](given[1:])
     try:
         settings = load_settings(arguments)
         _configure_logging(settings.log_level)
         failpoints.install_from(failpoint())
         _raise_file_limit()
-        protect_self()
+        protect_from_oom()
         state = StateDir(settings.state)
         state.open()
     except WindlassError as problem:
@@ -242,12 +248,18 @@ class _Agent:
                 self._channels,
                 self._caller,
                 notices.leave_due,
-                reason=notices.reason,
-                on_left=ending.end_all,
+                reason=lambda: notices.reason,
+                on_left=lambda: self._left(ending),
                 timeout_s=self._settings.link.call_timeout.total_seconds(),
             )
             loops.append(lambda session: leaver.serve(session.ref))
             group.create_task(session.serve(work.runner, loops))
+
+    def _left(self, ending: _Ending) -> None:
+        """The node is no more; an agent that starts here joins as a new one."""
+        self._login.update(replace(self._login.identity, node_id="", credential="", last_nonce=""))
+        self._state.notice.unlink(missing_ok=True)
+        ending.end_all()
 
     def _build(self) -> _Work:
         settings, link = self._settings, self._settings.link
@@ -398,8 +410,13 @@ class _Agent:
 
 async def _chores(runner: AttemptRunner, state: StateDir, ending: _Ending) -> None:
     """What has time: gives work back that cannot start, removes what is forgotten."""
+    priority = Priority()
     while True:
+        wanted_s = boot_seconds() + _CHORES_EVERY_S
         await asyncio.sleep(_CHORES_EVERY_S)
+        now_s = boot_seconds()
+        if priority.was_late(now_s - wanted_s, now_s=now_s):
+            log.info("agent.priority_changed", late_s=round(now_s - wanted_s, 3))
         if state.is_removed:
             ending.fail(Unavailable(f"the state directory {state.root} was removed; what ran here is ended"))
         runner.look_after()

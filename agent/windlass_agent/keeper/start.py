@@ -32,8 +32,7 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
-    # Keepers may come before commands; what they start begins with the usual priority.
-    os.sched_setscheduler(0, os.SCHED_OTHER | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+    os.setpriority(os.PRIO_PROCESS, 0, max(0, os.getpriority(os.PRIO_PROCESS, 0)))  # The agent may have more.
     crash_at(config["crash_at"])
     keeper = Keeper(config, _make_nonce())
     listener = _listen()
