@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from pydantic_core import ErrorDetails
 
 from windlass_proto import failpoints
+from windlass_proto.endpoints import check_endpoints
 from windlass_proto.errors import InvalidRequest
 from windlass_proto.model.storage import StorageProfiles, profiles_from_mapping
 
@@ -54,12 +55,6 @@ def _a_second_at_most(value: timedelta) -> timedelta:
 def _ten_seconds_at_least(value: timedelta) -> timedelta:
     if value < timedelta(seconds=10):
         raise ValueError("must be at least 10s")
-    return value
-
-
-def _address(value: str) -> str:
-    if not re.fullmatch(r"[^\s/]+:\d+", value):
-        raise ValueError("must be HOST:PORT, such as batch.example.com:7450")
     return value
 
 
@@ -183,8 +178,9 @@ class VariableSettings:
 class AgentSettings:
     state: Path
     """Everything the agent must remember; one agent per directory."""
-    coordinator: Annotated[str, AfterValidator(_address)]
-    """HOST:PORT of the agent protocol."""
+    coordinator: Annotated[str, AfterValidator(check_endpoints)]
+    """HOST:PORT of the agent protocol; several with commas between, of which the first that answers is
+    used."""
     join_token: str = field(default="", repr=False)
     """Needed once, to join."""
     join_token_file: Path | None = None
@@ -316,7 +312,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--state", metavar="DIR", help="where the agent keeps what it must remember")
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="where the coordinator listens for agents")
+    parser.add_argument(
+        "--coordinator", metavar="HOST:PORT,...", help="where the coordinator (or one of several) listens"
+    )
     token = parser.add_mutually_exclusive_group()
     token.add_argument("--join-token", metavar="TOKEN", help="needed once, to join")
     token.add_argument("--join-token-file", metavar="FILE", help="file that holds the join token")

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import grpc
 
+from windlass_proto.endpoints import grpc_target
 from windlass_proto.errors import (
     Conflict,
     Denied,
@@ -62,12 +63,13 @@ _BY_STATUS: dict[grpc.StatusCode, type[WindlassError]] = {
 
 
 class Connection:
-    """A channel to one coordinator. Safe to use from one event loop; close it when done."""
+    """A channel to the coordinator, or the first that answers of several. Safe to use from one event loop;
+    close it when done."""
 
     def __init__(self, address: str, *, token: str) -> None:
         self.address = address
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self.channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self.channel = grpc.aio.insecure_channel(grpc_target(address), options=_OPTIONS)
 
     async def close(self) -> None:
         await self.channel.close()

@@ -27,7 +27,8 @@ class Profile:
     """Everything a client needs to know before its first call."""
 
     coordinator: str
-    """host:port of the coordinator's gRPC listener."""
+    """host:port of the coordinator's gRPC listener; several with commas between, of which the first that
+    answers is used."""
     token_file: Path | None = None
     """File with the bearer token; None = no token is sent."""
     storage_file: Path | None = None

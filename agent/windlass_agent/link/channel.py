@@ -14,6 +14,7 @@ import grpc.aio
 import structlog
 
 from windlass_agent.core.backoff import Backoff
+from windlass_proto.endpoints import grpc_target
 from windlass_proto.errors import (
     Conflict,
     Denied,
@@ -62,7 +63,8 @@ log = structlog.get_logger()
 
 
 class Channels:
-    """The way to one coordinator. Used inside the event loop that made it.
+    """The way to the coordinator: the first that answers of those that `target` names (`endpoints`). Used
+    inside the event loop that made it.
 
     A connection whose other end is gone without a word is given up `keepalive_timeout` after something was
     sent on it, or after `keepalive` more when it was quiet.
@@ -75,8 +77,9 @@ class Channels:
             ("grpc.keepalive_time_ms", _milliseconds(keepalive)),
             ("grpc.keepalive_timeout_ms", _milliseconds(keepalive_timeout)),
         )
-        self._control = grpc.aio.insecure_channel(target, options=options)
-        self._bulk = grpc.aio.insecure_channel(target, options=options)
+        address = grpc_target(target)
+        self._control = grpc.aio.insecure_channel(address, options=options)
+        self._bulk = grpc.aio.insecure_channel(address, options=options)
         self.control: AgentServiceAsyncStub = AgentServiceStub(self._control)
         self.bulk: AgentServiceAsyncStub = AgentServiceStub(self._bulk)
 
