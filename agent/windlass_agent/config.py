@@ -297,6 +297,7 @@ examples:
   windlass-agent --state ./agent --coordinator 127.0.0.1:7450 --join-token TOKEN --storage storage.toml
 
 windlass-agent notice --state DIR --in 30s tells a running agent that its machine will be taken away.
+windlass-agent leave --state DIR --within 2h lets it finish what it has and leave for good.
 
 Every setting is also a variable (WINDLASS_AGENT_SLOTS, WINDLASS_AGENT_LINK_POLL_WAIT, ...) and a key of the
 --config file (slots = 4, [link] poll_wait = "30s"). SIGTERM leaves running commands alone: the next agent

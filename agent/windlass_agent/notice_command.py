@@ -48,14 +48,14 @@ def _parser() -> argparse.ArgumentParser:
         "--in",
         dest="within",
         metavar="DURATION",
-        type=_duration,
+        type=duration_argument,
         required=True,
         help="how long the machine is still there: 30s, 2m",
     )
     return parser
 
 
-def _duration(text: str) -> timedelta:
+def duration_argument(text: str) -> timedelta:
     try:
         return parse_duration(text)
     except ValueError as problem:

@@ -25,6 +25,7 @@ class StateDir:
         self._slots = self.root / "slots"
         self.evidence = Evidence(self.root / "evidence")
         self.notice = self.root / "notice.json"
+        self.lock = self.root / "lock"
         self._ended_by_agent = self.root / "ended-by-agent.json"
         self._lock: int | None = None
 
@@ -33,7 +34,7 @@ class StateDir:
         try:
             for directory in (self.root, self.attempts, self._slots):
                 directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as problem:
             raise Conflict(

@@ -22,7 +22,7 @@ class Leaver:
         caller: Caller,
         due: asyncio.Event,
         *,
-        reason: str,
+        reason: Callable[[], str],
         on_left: Callable[[], None],
         timeout_s: float,
     ) -> None:
@@ -33,11 +33,11 @@ class Leaver:
         """Returns when the session is lost; the next one tries again."""
         await self._due.wait()
         reach("agent.leave.before")
-        request = wire.LeaveRequest(session=convert.session_ref_to_wire(session), reason=self._reason)
+        request = wire.LeaveRequest(session=convert.session_ref_to_wire(session), reason=self._reason())
         try:
             await self._caller.persist(self._channels.control.Leave, request, timeout_s=self._timeout_s)
         except (SessionLost, Denied):
             return
-        log.info("node.left", reason=self._reason)
+        log.info("node.left", reason=self._reason())
         self._on_left()
         await asyncio.Event().wait()  # the program ends now

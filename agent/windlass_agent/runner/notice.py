@@ -8,7 +8,7 @@ left, and says that it leaves when everything is told and all output is sent, or
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import structlog
@@ -23,6 +23,8 @@ _LAST_CALL_S = 0.3
 _STALE_S = 60.0
 """A machine that is still there so long after its end was given up for nothing; the file is forgotten."""
 
+_TAKEN_AWAY = "the machine is taken away"
+
 log = structlog.get_logger()
 
 
@@ -32,17 +34,25 @@ class Notice:
     """Of the machine's run that it is about."""
     ends_at_s: float
     """Of that run's boot clock."""
+    patient_until_s: float = 0.0
+    """What runs may come to its own end until then."""
+    reason: str = _TAKEN_AWAY
 
 
 def write_notice(path: Path, notice: Notice) -> None:
-    write_whole(path, json.dumps({"boot_id": notice.boot_id, "ends_at_s": notice.ends_at_s}).encode())
+    write_whole(path, json.dumps(asdict(notice)).encode())
 
 
 def read_notice(path: Path) -> Notice | None:
     """None when there is none, or it cannot be read: nobody is ended for a file that makes no sense."""
     try:
         document = json.loads(path.read_bytes())
-        return Notice(boot_id=str(document["boot_id"]), ends_at_s=float(document["ends_at_s"]))
+        return Notice(
+            boot_id=str(document["boot_id"]),
+            ends_at_s=float(document["ends_at_s"]),
+            patient_until_s=float(document.get("patient_until_s", 0.0)),
+            reason=str(document.get("reason", _TAKEN_AWAY)),
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, LookupError, TypeError) as problem:
@@ -64,15 +74,20 @@ class NoticeWatch:
         self._boot_id, self._clock = boot_id, clock
         self.leave_due = asyncio.Event()
         """Nothing more is to be told: the coordinator may be told that the node leaves."""
-        self.reason = "the machine is taken away"
+        self.reason = ""
 
     async def serve(self) -> None:
-        ends_at_s = await self._notice()
-        within_s = max(0.0, ends_at_s - self._clock())
-        log.warning("node.preempted", within_s=round(within_s, 1), running=self._runner.running)
+        notice = await self._notice()
+        self.reason = notice.reason
         self._intake.close(Obstacle.LEAVING, self.reason)
+        if notice.patient_until_s > self._clock():
+            log.info("node.leaving", reason=self.reason, running=self._runner.running)
+            await self._everything_told(notice.patient_until_s)
+        within_s = max(0.0, notice.ends_at_s - self._clock())
+        if not self._runner.has_left:
+            log.warning("node.preempted", within_s=round(within_s, 1), running=self._runner.running)
         self._runner.preempt(within_s)
-        await self._everything_told(ends_at_s - _LAST_CALL_S)
+        await self._everything_told(notice.ends_at_s - _LAST_CALL_S)
         self.leave_due.set()
 
     async def _everything_told(self, give_up_at_s: float) -> None:
@@ -81,8 +96,8 @@ class NoticeWatch:
                 return
             await asyncio.sleep(_LOOK_EVERY_S / 5)
 
-    async def _notice(self) -> float:
-        """When the machine goes, as soon as somebody says so."""
+    async def _notice(self) -> Notice:
+        """That the machine goes, as soon as somebody says so."""
         seen_ns = 0
         while True:
             changed_ns = _changed_ns(self._path)
@@ -90,7 +105,7 @@ class NoticeWatch:
                 seen_ns = changed_ns
                 notice = read_notice(self._path)
                 if notice and self._is_about_now(notice):
-                    return notice.ends_at_s
+                    return notice
             await asyncio.sleep(_LOOK_EVERY_S)
 
     def _is_about_now(self, notice: Notice) -> bool:
