@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from windlass_agent import leave_command, notice_command
+from windlass_agent import doctor, leave_command, notice_command
 from windlass_agent.config import AgentSettings, failpoint, load_settings, load_storage, read_join_token
 from windlass_agent.core.backoff import Backoff
-from windlass_agent.core.disk_pressure import DiskReserve
+from windlass_agent.core.disk_pressure import DiskFloor
 from windlass_agent.core.environment import NodeVariables
 from windlass_agent.core.intake import Intake
 from windlass_agent.core.prefetch import PrefetchLimits
@@ -68,8 +68,9 @@ _CLOSE_S = 30.0
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     notice_command.NAME: notice_command.main,
     leave_command.NAME: leave_command.main,
+    doctor.NAME: doctor.main,
 }
-"""Words to a running agent; without one the agent itself is started."""
+"""Words to or about a running agent; without one the agent itself is started."""
 
 log = structlog.get_logger()
 
@@ -337,7 +338,7 @@ class _Agent:
             self._intake,
             quota,
             state_dir=self._state.root,
-            reserve=DiskReserve(size_bytes=disk.reserve_bytes, inodes=disk.reserve_inodes),
+            reserve=DiskFloor(size_bytes=disk.reserve_bytes, inodes=disk.reserve_inodes),
             ended=lambda: runner.not_running,
             ended_most=spool.ended_most,
             on_open=runner.demand_changed.set,

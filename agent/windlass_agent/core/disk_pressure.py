@@ -20,7 +20,7 @@ class DiskSpace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DiskReserve:
+class DiskFloor:
     """What is to stay free."""
 
     size_bytes: int

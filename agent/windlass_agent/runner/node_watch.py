@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from windlass_agent.core.disk_pressure import DiskReserve
+from windlass_agent.core.disk_pressure import DiskFloor
 from windlass_agent.core.intake import Intake, Obstacle
 from windlass_agent.node.usage import Usage, read_usage
 from windlass_agent.runner.spool_quota import SpoolQuota
@@ -27,7 +27,7 @@ class NodeWatch:
         quota: SpoolQuota,
         *,
         state_dir: Path,
-        reserve: DiskReserve,
+        reserve: DiskFloor,
         ended: Callable[[], int],
         ended_most: int,
         on_open: Callable[[], None],

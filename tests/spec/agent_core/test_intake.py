@@ -2,11 +2,11 @@
 
 import pytest
 
-from windlass_agent.core.disk_pressure import DiskReserve, DiskSpace
+from windlass_agent.core.disk_pressure import DiskFloor, DiskSpace
 from windlass_agent.core.intake import Intake, Obstacle
 
 GIB = 1 << 30
-RESERVE = DiskReserve(size_bytes=GIB, inodes=10_000)
+RESERVE = DiskFloor(size_bytes=GIB, inodes=10_000)
 
 
 def a_disk(
