@@ -193,7 +193,9 @@ class _Parts:
         """Builds the parts and runs the duties while the context is open."""
         signals = LogSignals()
         rules = Rules(retry=settings.retry, jitter=random.random)
-        intaking = LogIntake(logs, on_appended=signals.notify, why_full=lambda: vitals.reserve.why_short)
+        intaking = LogIntake(
+            logs, on_appended=signals.notify, why_full=vitals.why_logs_wait(settings.log_directory)
+        )
         async with intaking as intake:
             parts = cls(
                 fleet=fleet,

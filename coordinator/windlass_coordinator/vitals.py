@@ -34,6 +34,7 @@ class Vitals:
         on_broken: Callable[[str], None],
     ) -> None:
         """`pardon` is told how long the process stood still, `on_broken` why it must end now."""
+        self._data = data
         self.limits = overload
         self.on_broken = on_broken
         self.reserve = DiskReserve(data, disk)
@@ -48,6 +49,12 @@ class Vitals:
         self.readiness = Readiness(
             self.condition.why_not_ready, lambda: self.reserve.why_short, self.duties.why_not_ready
         )
+
+    def why_logs_wait(self, directory: Path) -> Callable[[], str | None]:
+        """Says why logs in `directory` must leave the room to the database, if they share its disk."""
+        if directory.stat().st_dev != self._data.stat().st_dev:
+            return lambda: None
+        return lambda: self.reserve.why_short
 
     def watch_port(self, port: int) -> ConnectionWatch:
         """Looks after the connections to the gRPC port from now on."""

@@ -191,6 +191,8 @@ class LogFacts:
     stderr_end: int | None
     node_is_gone: bool = False
     """What has not arrived by now never will."""
+    is_lost: bool = False
+    """It ended with its keeper: the command may have written more than its node had."""
 
 
 @dataclass(slots=True)

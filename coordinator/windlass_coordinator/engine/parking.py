@@ -71,6 +71,7 @@ class ParkedPolls:
         self._by_node: dict[NodeKey, ParkedPoll] = {}
         # Insertion order is arrival order: who has waited longest is served first.
         self._hungry: dict[ClusterKey, dict[NodeKey, ParkedPoll]] = {}
+        self._is_drained = False
 
     def __len__(self) -> int:
         return len(self._by_node)
@@ -78,6 +79,9 @@ class ParkedPolls:
     def park(self, poll: ParkedPoll) -> None:
         """Waits from now on; an older poll of the same node is answered empty, as its caller has gone."""
         with self._lock:
+            if self._is_drained:  # it came to the gate before the end, and in too late
+                poll.answer(PollAnswer(go_away=True))
+                return
             older = self._take(poll.node_key)
             self._by_node[poll.node_key] = poll
             if poll.want > 0:
@@ -94,8 +98,9 @@ class ParkedPolls:
             return True
 
     def drain(self) -> list[ParkedPoll]:
-        """Takes all of them; for going down."""
+        """Takes all of them, and lets no more in; for going down."""
         with self._lock:
+            self._is_drained = True
             polls = list(self._by_node.values())
             self._by_node.clear()
             self._hungry.clear()

@@ -207,7 +207,11 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 raise _no_job(request.job_id)
             end = now.stdout_end if stream is LogStream.STDOUT else now.stderr_end
             return StreamFacts(
-                ended=now.ended, final_end=end, attempt=now.attempt, is_given_up=now.node_is_gone
+                ended=now.ended,
+                final_end=end,
+                attempt=now.attempt,
+                is_given_up=now.node_is_gone,
+                is_lost=now.is_lost,
             )
 
         async for chunk in self._tail.read(

@@ -36,6 +36,8 @@ class StreamFacts:
     attempt: int
     is_given_up: bool = False
     """Nothing more will be sent: the agent said so, or its node is gone."""
+    is_lost: bool = False
+    """Nobody knows whether the command wrote more than its node has."""
 
 
 Facts = Callable[[], Awaitable[StreamFacts]]
@@ -48,7 +50,7 @@ def stream_state(facts: StreamFacts, *, durable_end: int, has_gaps: bool) -> Log
     if facts.final_end is None:
         return LogState.PARTIAL
     if durable_end >= facts.final_end:
-        return LogState.PARTIAL if has_gaps else LogState.COMPLETE
+        return LogState.PARTIAL if has_gaps or facts.is_lost else LogState.COMPLETE
     return LogState.PARTIAL if facts.is_given_up else LogState.STREAMING
 
 

@@ -12,6 +12,7 @@ from windlass_proto.model.states import LogState, LogStream
 RUNNING = StreamFacts(ended=False, final_end=None, attempt=1)
 EXITED = StreamFacts(ended=True, final_end=10, attempt=1)
 LOST = StreamFacts(ended=True, final_end=None, attempt=1)
+LOST_WITH_ITS_KEEPER = StreamFacts(ended=True, final_end=10, attempt=1, is_lost=True)
 GIVEN_UP = StreamFacts(ended=True, final_end=10, attempt=1, is_given_up=True)
 
 
@@ -24,6 +25,8 @@ GIVEN_UP = StreamFacts(ended=True, final_end=10, attempt=1, is_given_up=True)
         (EXITED, 10, False, LogState.COMPLETE),
         (EXITED, 10, True, LogState.PARTIAL),
         (LOST, 0, False, LogState.PARTIAL),
+        (LOST_WITH_ITS_KEEPER, 9, False, LogState.STREAMING),
+        (LOST_WITH_ITS_KEEPER, 10, False, LogState.PARTIAL),
         (GIVEN_UP, 9, False, LogState.PARTIAL),
         (GIVEN_UP, 10, False, LogState.COMPLETE),
     ],

@@ -7,7 +7,7 @@ from windlass_proto.model.ids import AttemptRef, JobId, NodeKey, TaskKey, Tenant
 
 _OF_READER = """
 SELECT a.task_key, a.attempt, a.ended_at IS NOT NULL, a.stdout_end, a.stderr_end,
-  n.state IN ('GONE', 'DELETED')
+  n.state IN ('GONE', 'DELETED'), a.state = 'LOST'
 FROM jobs j JOIN tasks t ON t.job_key = j.job_key AND t.name = $1
 JOIN attempts a ON a.task_key = t.task_key AND a.idx = $2
 JOIN nodes n ON n.node_key = a.node_key
@@ -39,6 +39,7 @@ class PostgresLogs(PostgresLocks):
             stdout_end=row[3],
             stderr_end=row[4],
             node_is_gone=row[5],
+            is_lost=row[6],
         )
 
     def attempt_log_facts(self, ref: AttemptRef) -> LogFacts | None:

@@ -351,7 +351,7 @@ class SqliteReports:
     ) -> LogFacts | None:
         row = self._db.execute(
             """SELECT a.task_key, a.attempt, a.ended_at IS NOT NULL, a.stdout_end, a.stderr_end,
-                 n.state IN ('GONE', 'DELETED')
+                 n.state IN ('GONE', 'DELETED'), a.state = 'LOST'
                FROM jobs j JOIN tasks t ON t.job_key = j.job_key AND t.name = ?
                JOIN attempts a ON a.task_key = t.task_key AND a.idx = ?
                JOIN nodes n ON n.node_key = a.node_key
@@ -370,6 +370,7 @@ class SqliteReports:
             stdout_end=row[3],
             stderr_end=row[4],
             node_is_gone=bool(row[5]),
+            is_lost=bool(row[6]),
         )
 
     def attempt_log_facts(self, ref: AttemptRef) -> LogFacts | None:
