@@ -269,7 +269,8 @@ class Agent(Process):
         request = JoinCall(token_id=self.node.join_token, facts=self.node.facts)
 
         def again(error: WindlassError) -> None:
-            assert isinstance(error, Unavailable), f"{self.name} may not join: {error}"
+            # A restore makes tokens void; its operator has made another one.
+            assert isinstance(error, Unavailable | Denied), f"{self.name} may not join: {error}"
             self.after(self.pause_s(failures + 1), lambda: self._join(failures + 1))
 
         def joined(reply: Joined) -> None:

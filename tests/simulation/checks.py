@@ -1,6 +1,8 @@
 """The invariants of protocol.md, section 5, after every commit: the tables against each other and the ledger."""
 
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 from tests.simulation.coverage import Coverage
@@ -14,6 +16,13 @@ from windlass_proto.model.ids import AttemptRef, Fence, TaskKey
 _JOBS = "SELECT job_id, deleted_at FROM jobs WHERE job_id NOT LIKE 'restored-%'"
 _RESULTS = ("SUCCEEDED", "FAILED", "STOPPED")
 _AttemptKey = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    watch: InvariantWatch
+    attempts: dict[_AttemptKey, tuple[Any, ...]]
+    states: dict[tuple[str, int], str]
 
 
 class Checks:
@@ -40,11 +49,14 @@ class Checks:
         self._look_at_attempts(actors)
         self._note_transitions(actors)
 
-    def restored(self) -> None:
+    def remember(self) -> "Memory":
+        """What is known of the tables now, to be known again when they come back from a backup."""
+        return Memory(deepcopy(self._watch), dict(self._attempts), dict(self._states))
+
+    def restored(self, memory: "Memory") -> None:
         """The tables are those of an older time; what was issued since stays issued."""
-        self._watch = InvariantWatch()
-        self._attempts = {}
-        self._states = {}
+        self._watch = deepcopy(memory.watch)
+        self._attempts, self._states = dict(memory.attempts), dict(memory.states)
         self._incarnations += 1
         self._changes = -1
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tests.simulation.checks import Memory
 from tests.simulation.network import Direction
 from tests.simulation.node import Node
 
@@ -45,7 +46,7 @@ class Nemesis:
         self._sim = simulation
         self._world, self._rng = simulation.world, simulation.world.rng
         self._is_over = False
-        self._backup: tuple[bytes, float] | None = None
+        self._backup: tuple[bytes, float, Memory] | None = None
         self._kills = self._choose_failpoints()
         self._world.kill_probability = lambda name: self._kills.get(name, 0.0)
         faults = [fault for fault in self._faults() if self._rng.random() < 0.4]
@@ -132,15 +133,15 @@ class Nemesis:
     def take_backup_and_restore(self) -> None:
         coordinator = self._sim.coordinator
         if self._backup is None or self._rng.random() < 0.6:
-            self._backup = (coordinator.store.backup(), self._world.now)
+            self._backup = (coordinator.store.backup(), self._world.now, self._sim.checks.remember())
             self._world.note("backup taken")
             return
-        content, taken_at = self._backup
+        content, taken_at, memory = self._backup
         self._world.note("restored", taken_at)
         coordinator.die()
         coordinator.store.is_full = False
         coordinator.store.restore(content, now=coordinator.wall())
-        self._sim.restored(taken_at)
+        self._sim.restored(taken_at, memory)
 
     # Nodes
 
@@ -177,7 +178,8 @@ class Nemesis:
 
     def lose_machine(self) -> None:
         if sum(not node.is_gone for node in self._sim.nodes) > 2 and self._rng.random() < 0.3:
-            self._some_node().crash(back_after_s=None)
+            # The first one has room for everything.
+            self._rng.choice(self._sim.nodes[1:]).crash(back_after_s=None)
 
     def wipe(self) -> None:
         if self._rng.random() < 0.3:

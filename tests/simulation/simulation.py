@@ -10,7 +10,7 @@ from random import Random
 
 import structlog
 
-from tests.simulation.checks import Checks
+from tests.simulation.checks import Checks, Memory
 from tests.simulation.coordinator import Coordinator
 from tests.simulation.coverage import Coverage
 from tests.simulation.ledger import Ledger
@@ -134,10 +134,10 @@ class Simulation:
         delay = rng.uniform(*rng.choice(((0.1, 1.0), (1.0, 6.0), (5.0, 25.0))))
         self.world.after(min(delay, 1.0) if self.world.now > CHAOS_S else delay, restart)
 
-    def restored(self, taken_at: float) -> None:
+    def restored(self, taken_at: float, memory: Memory) -> None:
         """The database is an older one: its operator makes a new join token."""
         self.ledger.restored(taken_at)
-        self.checks.restored()
+        self.checks.restored(memory)
         self._restores += 1
         self._add_join_token(f"token-{self._restores}")
         for node in self.nodes:
