@@ -1,0 +1,196 @@
+"""Bounds of what is served at once, and who comes first."""
+
+import asyncio
+import concurrent.futures
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import pytest
+
+from windlass_coordinator.core.overload import OverloadLimits
+from windlass_coordinator.rpc.connections import Peers, peer_name, peer_of
+from windlass_coordinator.rpc.overload import Gate, Overload, RateGate
+from windlass_coordinator.stores.condition import StoreCondition
+from windlass_coordinator.stores.lanes import Lane
+from windlass_coordinator.stores.sqlite.orders import VERBS_PER_COMMIT, Order, OrderQueue
+from windlass_proto.errors import Overloaded
+from windlass_proto.model.ids import TenantId
+
+LIMITS = OverloadLimits()
+
+
+@dataclass
+class Clock:
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def an_order(lane: Lane) -> Order:
+    return Order(lambda _: None, concurrent.futures.Future(), lane)
+
+
+def waiting(*lanes: Lane, limit: int = 8192) -> OrderQueue:
+    orders = OrderQueue(StoreCondition(queue_limit=limit))
+    for lane in lanes:
+        orders.put(an_order(lane))
+    return orders
+
+
+def lanes_of(orders: list[Order] | None) -> list[Lane]:
+    return [order.lane for order in orders or ()]
+
+
+def test_the_urgent_overtakes_what_came_before_it() -> None:
+    orders = waiting(Lane.LOG, Lane.CHANGE, Lane.LOOK, Lane.VITAL, Lane.STEER, Lane.VITAL)
+
+    assert lanes_of(orders.take()) == [
+        Lane.VITAL,
+        Lane.VITAL,
+        Lane.STEER,
+        Lane.CHANGE,
+        Lane.LOOK,
+        Lane.LOG,
+    ]
+
+
+def test_one_lane_keeps_its_order() -> None:
+    orders = waiting()
+    first, second = an_order(Lane.CHANGE), an_order(Lane.CHANGE)
+    orders.put(first)
+    orders.put(second)
+
+    assert orders.take() == [first, second]
+
+
+def test_the_urgent_leaves_a_share_of_each_commit_to_the_others() -> None:
+    orders = waiting(*[Lane.LOG] * 1000, *[Lane.CHANGE] * 1000, *[Lane.VITAL] * 1000)
+
+    taken = lanes_of(orders.take())
+
+    assert len(taken) == VERBS_PER_COMMIT
+    assert {lane: taken.count(lane) for lane in (Lane.VITAL, Lane.CHANGE, Lane.LOG)} == {
+        Lane.VITAL: 208,
+        Lane.CHANGE: 32,
+        Lane.LOG: 16,
+    }
+    assert len(orders) == 3000 - VERBS_PER_COMMIT
+
+
+def test_what_a_commit_had_no_time_for_comes_first_in_the_next() -> None:
+    orders = waiting(Lane.CHANGE, Lane.CHANGE)
+    taken = orders.take()
+    assert taken is not None
+    orders.put(an_order(Lane.CHANGE))
+    orders.put_back(taken[1:])
+
+    following = orders.take()
+    assert following is not None
+    assert (following[0], len(following)) == (taken[1], 2)
+
+
+def test_a_closed_queue_is_taken_to_its_end() -> None:
+    orders = waiting(Lane.LOG)
+    orders.close()
+
+    assert (lanes_of(orders.take()), orders.take()) == ([Lane.LOG], None)
+
+
+def test_who_waits_in_vain_gets_nothing() -> None:
+    assert waiting().take(patience_s=0.001) == []
+
+
+@pytest.mark.parametrize(
+    ("lane", "fits"), [(Lane.LOG, 25), (Lane.LOOK, 50), (Lane.CHANGE, 75), (Lane.STEER, 100)]
+)
+def test_the_cheapest_load_is_refused_first(lane: Lane, fits: int) -> None:
+    orders = waiting(*[Lane.VITAL] * (fits - 1), limit=100)
+    orders.put(an_order(lane))
+
+    with pytest.raises(Overloaded, match=r"overload\.store_queue = 100"):
+        orders.put(an_order(lane))
+    orders.put(an_order(Lane.VITAL))
+
+
+def test_a_gate_is_open_again_when_somebody_has_left() -> None:
+    gate = Gate("looks", 1)
+    gate.enter()
+    with pytest.raises(Overloaded, match=r"overload\.looks = 1"):
+        gate.enter()
+    gate.leave()
+    gate.enter()
+
+    assert (gate.current, gate.shed) == (1, 1)
+
+
+def test_the_more_are_refused_the_longer_each_is_asked_to_wait() -> None:
+    clock = Clock()
+    gate = RateGate("sessions_per_s", 10, clock=clock)
+    pauses = []
+    for _ in range(40):
+        try:
+            gate.enter()
+        except Overloaded as refusal:
+            pauses.append(refusal.retry_after)
+    assert len(pauses) == 30
+    assert (pauses[0], pauses[-1]) == (timedelta(seconds=1.1), timedelta(seconds=4))
+
+    clock.seconds = 0.5
+    for _ in range(5):
+        gate.enter()
+    with pytest.raises(Overloaded):
+        gate.enter()
+
+
+def test_one_tenants_streams_leave_room_for_anothers() -> None:
+    overload = Overload(replace(LIMITS, followers_per_tenant=1))
+    with overload.following(TenantId("a")):
+        with pytest.raises(Overloaded), overload.following(TenantId("a")):
+            pass
+        with overload.following(TenantId("b")):
+            pass
+    with overload.following(TenantId("a")):
+        pass
+
+
+def test_heartbeats_and_results_are_vital_and_a_method_not_named_makes_nothing_grow() -> None:
+    overload = Overload(LIMITS)
+    of = {name: overload.way(f"/windlass.v1.{name}")[0] for name in ("AgentService/Heartbeat", "X/Y")}
+
+    assert of == {"AgentService/Heartbeat": Lane.VITAL, "X/Y": Lane.STEER}
+
+
+def test_a_connection_may_offend_now_and_then_but_not_on_and_on() -> None:
+    clock = Clock()
+    peers = Peers(replace(LIMITS, offences_per_s=1), clock=clock)
+    for _ in range(100):
+        peers.offend("patient")
+        clock.seconds += 1
+    for _ in range(21):
+        peers.offend("flooding")
+
+    assert peers.condemned == {"flooding"}
+    peers.keep_only({"patient"})
+    assert peers.condemned == set()
+
+
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("127.0.0.1", "ipv4:127.0.0.1:80"),
+        ("::1", "ipv6:%5B::1%5D:80"),
+        ("::ffff:10.0.0.1", "ipv4:10.0.0.1:80"),
+    ],
+)
+def test_a_connection_has_one_name_by_socket_and_by_library(host: str, said: str) -> None:
+    assert peer_name(host, 80) == peer_of(said)
+
+
+def test_orders_of_the_event_loop_are_taken_too() -> None:
+    async def put() -> OrderQueue:
+        orders = waiting()
+        orders.put(Order(lambda _: None, asyncio.get_running_loop().create_future(), Lane.LOOK))
+        return orders
+
+    assert len(asyncio.run(put())) == 1
