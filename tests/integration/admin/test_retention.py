@@ -1,5 +1,6 @@
 """What is old is removed by a real coordinator, whole, whenever it is killed meanwhile (fault U07)."""
 
+import asyncio
 import os
 import subprocess
 import urllib.request
@@ -92,10 +93,8 @@ async def test_old_jobs_go_whole_with_their_logs_and_the_rest_stays(
     with CoordinatorProcess(own.data, **SOON) as sweeping:
         wait_until(lambda: folders(own.data) == {newest}, within_s=DEADLINE_S, what="the old logs are gone")
         assert await jobs_that_are_seen(sweeping) == {newest}
-        metrics = (
-            urllib.request.urlopen(f"http://{sweeping.http_address}/metrics", timeout=30).read().decode()
-        )
-        assert f"windlass_retention_removed_jobs {len(old)}.0" in metrics
+        told = await asyncio.to_thread(metrics_of, sweeping)
+        assert f"windlass_retention_removed_jobs {len(old)}.0" in told
         sweeping.kill()
     assert coordinator_verb("doctor", "--data", own.data).returncode == 0
 
