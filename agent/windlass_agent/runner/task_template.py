@@ -34,6 +34,8 @@ class TaskTemplate:
     """What a keeper may recognise further attempts of the task by."""
     on_full_spool: str
     """What becomes of output that the node has no room for."""
+    outlive_s: float
+    """How long its commands go on after the node's lease has ended."""
     is_plain: bool
     """Nothing to prepare and nothing to upload: the keeper gets it at once."""
     run_time_s: float | None = None
@@ -55,6 +57,7 @@ class TaskTemplate:
             kill_grace_s=self.kill_grace_s,
             memory_bytes=self.needs.memory_bytes,
             on_full_spool=self.on_full_spool,
+            outlive_s=self.outlive_s,
         )
 
     def observe(self, run_time_s: float) -> None:
@@ -90,6 +93,7 @@ class TaskTemplates:
             kill_grace_s=self._kill_grace_s,
             share=str(batch.task_key),
             on_full_spool=_on_full_spool(spec),
+            outlive_s=spec.outlives_lease_for.total_seconds(),
             is_plain=not (spec.package or spec.inputs or spec.outputs or spec.stdout or spec.stderr),
             _shared_env=task_environment(self._node, batch, spec.env),
         )

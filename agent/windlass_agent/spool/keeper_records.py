@@ -34,6 +34,9 @@ def read_start(record: JsonRecord, ref: AttemptRef) -> StartRecord:
 
 def read_exit(record: JsonRecord, ref: AttemptRef) -> ExitRecord:
     code, number, kind, reason = _judge(record)
+    left = record.get("left", 0)
+    if left:
+        reason = "; ".join(part for part in (reason, _left_behind(left)) if part)
     ran_for_us, user_cpu_us, system_cpu_us = record.get("us", (0, 0, 0))
     return ExitRecord(
         ref=ref,
@@ -49,7 +52,7 @@ def read_exit(record: JsonRecord, ref: AttemptRef) -> ExitRecord:
         stderr_end=record.get("err", 0),
         started="status" in record,
         stopped=record.get("cause") == "stop",
-        leftover_processes=record.get("left", 0),
+        leftover_processes=left,
         disconnected=record.get("cause") == "disconnect",
     )
 
@@ -83,6 +86,14 @@ def _judge(record: JsonRecord) -> _Judgement:
 
 def _why_not_started(cause: str | None) -> str:
     return f"{_DISCONNECTED}; not started" if cause == "disconnect" else "stopped before it was started"
+
+
+def _left_behind(processes: int) -> str:
+    return (
+        f"{processes} processes that it left were ended"
+        if processes > 1
+        else "a process that it left was ended"
+    )
 
 
 def _memory_limit(record: JsonRecord) -> str:

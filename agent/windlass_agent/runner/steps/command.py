@@ -31,6 +31,7 @@ def command_plan(context: StepContext, template: TaskTemplate, *, output_dir: Pa
         kill_grace_s=template.kill_grace_s,
         memory_bytes=template.needs.memory_bytes,
         on_full_spool=template.on_full_spool,
+        outlive_s=template.outlive_s,
     )
 
 
