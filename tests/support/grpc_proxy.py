@@ -65,6 +65,8 @@ class GrpcProxy:
     otherwise: Rule = field(default_factory=Rule)
     calls: Counter[str] = field(default_factory=Counter)
     """By the method's name, as they came in."""
+    pieces: Counter[str] = field(default_factory=Counter)
+    """Messages that came in on streams, by the method's name."""
     recorded: list[Recorded] = field(default_factory=list)
     _streams: frozenset[str] = field(default_factory=_streaming)
     _late: set[asyncio.Task[bytes]] = field(default_factory=set)
@@ -112,7 +114,7 @@ class GrpcProxy:
                 rule = self.rules.get(name, self.otherwise)
                 if rule.answer is not None:
                     await context.abort(rule.answer, "the proxy says no")
-                call = self._channel.stream_stream(method)(requests, metadata=metadata)
+                call = self._channel.stream_stream(method)(self._counted(name, requests), metadata=metadata)
                 try:
                     async for reply in call:
                         yield reply
@@ -125,6 +127,11 @@ class GrpcProxy:
             return await self._serve(Recorded(method=method, metadata=metadata, request=request), context)
 
         return grpc.unary_unary_rpc_method_handler(unary)
+
+    async def _counted(self, name: str, requests: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        async for request in requests:
+            self.pieces[name] += 1
+            yield request
 
     async def _serve(self, call: Recorded, context: grpc.aio.ServicerContext) -> bytes:
         name = call.method.rpartition("/")[2]
