@@ -104,7 +104,7 @@ async def test_a10_what_is_no_whole_database_of_ours_is_refused_and_never_made_a
     whole = world.coordinator.database.read_bytes()
     damage(world.coordinator.database)
     before = contents(world.coordinator.data)
-    assert str(world.coordinator.database) in refusal(world)
+    assert "windlass-coordinator: " in refusal(world)
     assert contents(world.coordinator.data) == before
     if world.coordinator.database.is_dir():
         world.coordinator.database.rmdir()
@@ -158,9 +158,6 @@ async def test_a12_readers_that_never_finish_do_not_let_the_log_grow(
     assert longest < LOG_BOUND_BYTES
     gate.open()
     assert await following == b"begin\nend\n"
-    async for job in world.client.list():
-        if not job.state.is_terminal:
-            await world.stop(job.job_id)
 
 
 @scenario("A18")
@@ -169,8 +166,10 @@ async def test_a18_a_backup_of_a_running_coordinator_is_restored_and_agents_brin
 ) -> None:
     await world.start(slots=6)
     during, after = world.gate(), world.gate()
-    early = await world.submit(world.task(f"echo early; {during.wait}; exit 3"), fail_fast=False)
-    long = await world.submit(world.task(f"echo long; {after.wait}; exit 4"), fail_fast=False)
+    early = await world.submit(
+        world.task(f"echo early; {during.wait}; exit 3"), fail_on_instance_failure=False
+    )
+    long = await world.submit(world.task(f"echo long; {after.wait}; exit 4"), fail_on_instance_failure=False)
     await world.until_started(early)
     await world.until_started(long)
     backup = world.directory / "backup"

@@ -80,7 +80,7 @@ async def test_a04_a_coordinator_that_is_killed_again_and_again_ends_every_job_a
     await world.start(agents=2, slots=8)
     jobs = []
     while not jobs or time.monotonic() < kills_until:
-        jobs.append(await world.submit(*_mixed_tasks(world, size), fail_fast=False))
+        jobs.append(await world.submit(*_mixed_tasks(world, size), fail_on_instance_failure=False))
         ending = asyncio.ensure_future(world.wait(jobs[-1], within_s=600))
         while not ending.done() and time.monotonic() < kills_until:
             await world.lasts(rng.uniform(0.2, 3))
@@ -139,8 +139,12 @@ async def test_a05_commands_know_nothing_of_a_coordinator_that_is_down_for_long(
     await world.start(slots=stay + go)
     meanwhile, after = world.gate(), world.gate()
     body = "echo begin; {}; echo end; exit $((WINDLASS_INDEX % 2))"
-    ending = await world.submit(world.task(body.format(meanwhile.wait), instances=go), fail_fast=False)
-    staying = await world.submit(world.task(body.format(after.wait), instances=stay), fail_fast=False)
+    ending = await world.submit(
+        world.task(body.format(meanwhile.wait), instances=go), fail_on_instance_failure=False
+    )
+    staying = await world.submit(
+        world.task(body.format(after.wait), instances=stay), fail_on_instance_failure=False
+    )
     await world.until_started(ending, go)
     await world.until_started(staying, stay)
     world.coordinator.kill()
