@@ -12,7 +12,7 @@ class RestoreRecords(Protocol):
 
         Every number that both could issue is raised above the other's: fences, epochs, and the keys of jobs,
         tasks and facts. Nodes come back with whatever nonce they have, once each; join tokens are void, as
-        some may have been used since.
+        some may have been used since. A store that is open does not know it: close it, and open it again.
         """
 
     def count_jobs(self) -> int:
