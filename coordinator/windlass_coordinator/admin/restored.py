@@ -7,7 +7,7 @@ from windlass_coordinator.admin.console import Console
 from windlass_coordinator.admin.restore import raise_incarnation
 from windlass_coordinator.first_start import LOCK_FILE, is_held
 from windlass_coordinator.stores import open_store
-from windlass_proto.errors import Conflict
+from windlass_proto.errors import Conflict, NotFound
 
 _SQLITE = "sqlite:///"
 
@@ -20,10 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> int:
     """Begins an incarnation; without it fences that were issued after the backup would be issued again."""
-    if arguments.store.startswith(_SQLITE) and is_held(
-        Path(arguments.store.removeprefix(_SQLITE)).with_name(LOCK_FILE)
-    ):
-        raise Conflict(f"a coordinator runs on {arguments.store}: stop it first")
+    if arguments.store.startswith(_SQLITE):
+        file = Path(arguments.store.removeprefix(_SQLITE))
+        if not file.is_file():
+            raise NotFound(f"there is no database {file}")
+        if is_held(file.with_name(LOCK_FILE)):
+            raise Conflict(f"a coordinator runs on {file}: stop it first")
     store = open_store(arguments.store)
     try:
         previous, incarnation = raise_incarnation(store)
