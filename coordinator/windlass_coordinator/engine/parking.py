@@ -7,6 +7,7 @@ it (decision D3). Polls are parked from the event loop and served from the store
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from windlass_coordinator.engine.claim import claim
 from windlass_coordinator.stores.base import Transaction
 from windlass_proto.model.ids import AttemptRef, NodeKey
 from windlass_proto.model.resources import NodeCapacity
+from windlass_proto.model.states import NodeState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,20 +142,20 @@ class ParkedPolls:
     ) -> None:
         with self._lock:
             polls = list(self._hungry.get(cluster_key, {}).values())
-        # What found nothing once finds nothing again: machines of one size are asked once.
-        without_luck: set[NodeCapacity] = set()
+        # What two machines of one size do not find, no other of that size finds. One alone tells nothing:
+        # an instance may avoid the machine that it was lost on, but only that one.
+        without_luck: Counter[NodeCapacity] = Counter()
         for poll in polls:
-            if poll.capacity in without_luck:
+            if without_luck[poll.capacity] == _TELL_FOR_ALL:
                 continue
             node = tx.node_view(poll.node_key)
-            if node is None or node.epoch != poll.epoch:
+            if node is None or node.epoch != poll.epoch or node.state is not NodeState.READY:
                 continue
             claimed = claim(tx, node, want=poll.want, poll_seq=poll.poll_seq, now=self._clock())
             if claimed:
                 self._deliver(poll, PollAnswer(claimed=claimed), deliveries)
             if sum(len(c.index) for c in claimed) < poll.want:
-                # It could have taken more, so there is no more for machines like this one.
-                without_luck.add(poll.capacity)
+                without_luck[poll.capacity] += 1  # it could have taken more
                 if len(without_luck) >= _SIZES_ASKED:
                     return
 
@@ -176,6 +178,8 @@ class ParkedPolls:
             self._hungry[poll.cluster_key].pop(node_key, None)
         return poll
 
+
+_TELL_FOR_ALL = 2
 
 # Each different machine size costs a query per wake-up; the rest hear of the work with their next poll.
 _SIZES_ASKED = 32

@@ -1,0 +1,84 @@
+"""Polls that wait: who is served by the commit that readies work."""
+
+import asyncio
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task
+from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls
+from windlass_coordinator.stores.base import Transaction
+from windlass_proto.model.events import Started
+from windlass_proto.model.resources import NodeCapacity
+
+
+class Waiting:
+    """Machines of the default cluster whose polls are parked."""
+
+    def __init__(self, coordinator: InMemoryCoordinator) -> None:
+        self.coordinator = coordinator
+        self.parked = ParkedPolls(clock=lambda: coordinator.now)
+        coordinator.store.listen(follow=self.parked.follow, after_commit=lambda _: None)
+        self._loop = asyncio.new_event_loop()
+
+    def poll(self, machine: Machine) -> None:
+        def cluster_and_capacity(tx: Transaction) -> tuple[int, NodeCapacity]:
+            node = tx.node_view(machine.key)
+            assert node is not None
+            return node.cluster_key, node.capacity
+
+        cluster_key, capacity = self.coordinator.run(cluster_and_capacity)
+        poll = ParkedPoll(
+            node_key=machine.key,
+            cluster_key=cluster_key,
+            capacity=capacity,
+            epoch=machine.epoch,
+            poll_seq=machine.poll_seq + 1,
+            want=1,
+            reply=self._loop.create_future(),
+        )
+        self.parked.park(poll)
+
+    def holders(self) -> list[object]:
+        """The machines that have a live attempt."""
+        found = self.coordinator.rows("SELECT node_key FROM attempts WHERE ended_at IS NULL")
+        return [key for (key,) in found]
+
+    def close(self) -> None:
+        self._loop.close()
+
+
+@pytest.fixture
+def waiting(coordinator: InMemoryCoordinator) -> Iterator[Waiting]:
+    found = Waiting(coordinator)
+    yield found
+    found.close()
+
+
+def test_a_machine_that_is_avoided_does_not_speak_for_others_of_its_size(waiting: Waiting) -> None:
+    coordinator = waiting.coordinator
+    first = coordinator.node(name="first")
+    coordinator.submit(a_job(a_task()))
+    coordinator.report(first, coordinator.claim_one(first), Started())
+    second = coordinator.node(name="second")
+    coordinator.open_session(first, boot_id="boot-2")  # it was restarted: what it had is lost
+    waiting.poll(first)
+    waiting.poll(second)
+
+    coordinator.later(timedelta(seconds=10))
+    coordinator.ready_due()
+
+    assert waiting.holders() == [second.key]
+
+
+def test_a_silent_machine_does_not_speak_for_others_of_its_size(waiting: Waiting) -> None:
+    coordinator = waiting.coordinator
+    silent, other = coordinator.node(name="silent"), coordinator.node(name="other")
+    waiting.poll(silent)
+    waiting.poll(other)
+    coordinator.mark_silent(silent)
+
+    coordinator.submit(a_job(a_task()))
+
+    assert waiting.holders() == [other.key]
