@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks import (
+    fleet,
     keepers,
     latency,
     logs,
@@ -75,6 +76,19 @@ MEASUREMENTS: tuple[Measurement, ...] = (
         measure=submit_million.measure,
         goals={
             "submit_million": (Bound(key="value", at_most=100), Bound(key="rss_growth_kib", at_most=1024))
+        },
+    ),
+    Measurement(
+        measure=fleet.measure,
+        goals={
+            "fleet_memory": (Bound(key="value", at_most=60),),
+            "fleet_idle_cores": (Bound(key="value", at_most=0.4),),
+            "fleet_wake_ms": (Bound(key="p99", at_most=15),),
+            "fleet_restart": (
+                Bound(key="value", at_most=60),
+                Bound(key="false_losses", at_most=0),
+                Bound(key="submit_p99_ms", at_most=1000),
+            ),
         },
     ),
 )

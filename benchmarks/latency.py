@@ -34,13 +34,13 @@ def measure(bench: Bench) -> Iterator[Figure]:
         bench.say(stamp.note.upper())
     notes = {"note": stamp.note} if stamp.note else {}
     with coordinator(directory) as on, agent(on, "agent-0", slots=1), agent(on, "agent-1", slots=1):
-        round_trips_ms = _round_trips_ms(directory)
+        trips_ms = round_trips_ms(directory)
         dispatch_ms, notice_ms = asyncio.run(_single(on, stamp, directory))
         bench.say(f"dispatch p50 {_p50(dispatch_ms):.2f} ms, notice p50 {_p50(notice_ms):.2f} ms")
         steps_ms = [step for number in range(bench.rounds) for step in _chain(on, stamp, directory, number)]
         bench.say(f"dag step p50 {_p50(steps_ms):.2f} ms")
-        round_trips_ms += _round_trips_ms(directory)
-    reference = Reference(name="grpc_round_trip_ms", value=_p50(round_trips_ms))
+        trips_ms += round_trips_ms(directory)
+    reference = Reference(name="grpc_round_trip_ms", value=_p50(trips_ms))
     for name, samples in (
         ("dispatch_ms", dispatch_ms),
         ("notice_ms", notice_ms),
@@ -83,7 +83,7 @@ def _chain(on: Coordinator, stamp: Stamp, directory: Path, number: int) -> list[
     return [(ran[str(step + 1)] - ran[str(step)]) * 1e3 for step in range(_CHAIN - 1)]
 
 
-def _round_trips_ms(directory: Path) -> list[float]:
+def round_trips_ms(directory: Path) -> list[float]:
     with running("echo", ["benchmarks.latency"], directory=directory, talks=True) as server:
         return asyncio.run(_ask(f"127.0.0.1:{server.hear()}"))
 
