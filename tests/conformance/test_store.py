@@ -452,6 +452,32 @@ def test_back_offs_come_due_in_their_order(store: Store) -> None:
     assert store.run_now(lambda tx: tx.failure_counts(key, 1)) == (1, 0)
 
 
+def test_what_a_restart_made_ready_ends_with_its_task(store: Store) -> None:
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    job = a_job(store, cluster)
+    (ref,) = store.run_now(lambda tx: claim(tx, node))
+
+    def stop(tx: Transaction) -> None:
+        tx.end_attempts([AttemptEnd(ref=ref, state=AttemptState.STOPPED)], now=NOW)
+        change = InstanceChange(task_key=ref.task_key, index=0, state=InstanceState.STOPPED)
+        tx.change_instances([change])
+        bump = TaskBump(active=-1, stopped=1)
+        tx.bump_tasks({ref.task_key: (bump, TaskState.STOPPED)}, ended=[ref.task_key], now=NOW)
+
+    def skip(tx: Transaction) -> None:
+        tx.set_task_states([ref.task_key], TaskState.SKIPPED, reason="why", now=NOW)
+
+    store.run_now(stop)
+    for _ in range(2):
+        store.run_now(lambda tx: tx.restart_job(job, all_instances=True, now=NOW))
+        (ready,) = store.run_now(lambda tx: tx.job_task_views(job))
+        store.run_now(skip)
+        (skipped,) = store.run_now(lambda tx: tx.job_task_views(job))
+        assert (ready.ready_again, ready.stopped) == (1, 0)
+        assert (skipped.ready_again, skipped.stopped) == (0, 1)
+
+
 def test_stopping_attempts_are_told_by_node(store: Store) -> None:
     cluster = a_cluster(store)
     node, other = a_node(store, cluster), a_node(store, cluster, node_id="node-2")

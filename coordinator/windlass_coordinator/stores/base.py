@@ -253,7 +253,7 @@ class JobRecords(Protocol):
     def set_task_states(
         self, keys: Collection[TaskKey], state: TaskState, *, reason: str, now: datetime
     ) -> None:
-        """State, no more work, and the end time where the state is terminal."""
+        """A terminal state for tasks without live attempts: no more work, and what waited is stopped."""
 
     def open_tasks(self, changes: Mapping[JobKey, int]) -> None:
         """Adds to the number of tasks that are not terminal."""

@@ -176,12 +176,22 @@ class PostgresJobs(PostgresLocks):
     def set_task_states(
         self, keys: Collection[TaskKey], state: TaskState, *, reason: str, now: datetime
     ) -> None:
+        if not keys:
+            return
+        # Instances of an earlier generation, which a restart has made ready again, end with their task.
         self._change(
-            "UPDATE tasks SET state = $1, reason = $2, has_work = 0, ended_at = $3 "
-            "WHERE task_key = ANY($4::bigint[])",
+            "UPDATE instances SET state = 'STOPPED', due_at = NULL "
+            "WHERE task_key = ANY($1::bigint[]) AND state IN ('READY', 'RETRY_WAIT')",
+            ints(keys),
+        )
+        self._change("DELETE FROM ready_again WHERE task_key = ANY($1::bigint[])", ints(keys))
+        self._change(
+            """UPDATE tasks SET state = $1, reason = $2, has_work = 0, ended_at = $3,
+                 stopped = stopped + ready_again + retry_wait, ready_again = 0, retry_wait = 0
+               WHERE task_key = ANY($4::bigint[])""",
             state,
             reason,
-            to_us(now) if state.is_terminal else None,
+            to_us(now),
             ints(keys),
         )
 

@@ -164,10 +164,18 @@ class SqliteJobs:
     def set_task_states(
         self, keys: Collection[TaskKey], state: TaskState, *, reason: str, now: datetime
     ) -> None:
-        ended = to_us(now) if state.is_terminal else None
+        # Instances of an earlier generation, which a restart has made ready again, end with their task.
         self._db.executemany(
-            "UPDATE tasks SET state = ?, reason = ?, has_work = 0, ended_at = ? WHERE task_key = ?",
-            [(state, reason, ended, key) for key in keys],
+            "UPDATE instances SET state = 'STOPPED', due_at = NULL "
+            "WHERE task_key = ? AND state IN ('READY', 'RETRY_WAIT')",
+            [(key,) for key in keys],
+        )
+        self._db.executemany("DELETE FROM ready_again WHERE task_key = ?", [(key,) for key in keys])
+        self._db.executemany(
+            """UPDATE tasks SET state = ?, reason = ?, has_work = 0, ended_at = ?,
+                 stopped = stopped + ready_again + retry_wait, ready_again = 0, retry_wait = 0
+               WHERE task_key = ?""",
+            [(state, reason, to_us(now), key) for key in keys],
         )
 
     def open_tasks(self, changes: Mapping[JobKey, int]) -> None:
