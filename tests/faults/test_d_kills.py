@@ -1,4 +1,4 @@
-"""Output while programs are killed, the log store is full, nobody wants it, the node vanishes (D04-D08, D13)."""
+"""Output while programs die, the log store is full, a node vanishes, nobody wants it (D04-D08, D13)."""
 
 import asyncio
 
@@ -187,3 +187,5 @@ async def test_d13_when_a_node_vanishes_its_output_is_partial_at_what_was_acknow
     assert (length(first), first[-1].state) == (acknowledged, LogState.PARTIAL)
     second = await everything(world, job, attempt=2)
     assert second[-1].state is LogState.COMPLETE
+    agent.start_again()  # comes back without its old attempt, and tidies up
+    await world.until_ready(agent)

@@ -71,13 +71,23 @@ class StreamOffsets:
 
     def answered(self, piece: "SentPiece", durable_end: int, *, now_s: float) -> None:
         """The reply to `piece`; pieces sent before a rewind cannot cause another one."""
-        self.durable = max(self.durable, durable_end)
-        if durable_end < piece.end and piece.rewinds == self._rewinds:
+        if piece.rewinds != self._rewinds:
+            self.durable = max(self.durable, durable_end)
+        elif durable_end >= piece.end:
+            self.durable = durable_end
+        else:
+            # Lower than what was taken for stored: it was restored from a backup, or files were lost here.
+            self.durable = durable_end
             self._rewinds += 1
             self.sent = self.durable
             self.waiting_since_s = now_s
         self.sent = max(self.sent, self.durable)
         self.produced = max(self.produced, self.sent)
+
+    def resume(self, offset: int, *, now_s: float) -> None:
+        """What lies below is not here any more: an earlier life of the agent knew it on the coordinator."""
+        self.durable = self.sent = offset
+        self.waiting_since_s = now_s if self.produced > self.sent else None
 
     def start_over(self, *, now_s: float) -> None:
         """The connection broke: what was not answered is sent again."""

@@ -38,6 +38,8 @@ class ShippedStream:
     """Bytes of the spool that count as backlog: of a command that has ended."""
     is_queued: bool = False
     """It has something to send, now or in a moment."""
+    is_new: bool = True
+    """Nothing of it was sent by this agent yet; one before it may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,18 +247,12 @@ class LogStreams:
             offsets = stream.offsets
             if offsets.sent == offset and not offsets.revoked:  # else it was rewound while it was read
                 offsets.saw(cut.produced, now_s=now_s)
-                gap_bytes, gap_reason = (0, "") if cut.data else _gap_at(stream, offset)
-                pieces.append(
-                    LogPiece(
-                        stream=stream,
-                        offset=offset,
-                        data=cut.data,
-                        crc32=cut.crc32,
-                        gap_bytes=gap_bytes,
-                        gap_reason=gap_reason,
-                        sent=offsets.sending(len(cut.data) or gap_bytes, now_s=now_s),
-                    )
-                )
+                if stream.is_new and not cut.data and cut.next_at is not None:
+                    offsets.resume(cut.next_at, now_s=now_s)
+                    stream.released = cut.next_at
+                else:
+                    pieces.append(_piece(stream, offset, cut, now_s=now_s))
+                stream.is_new = False
             self._enqueue(stream)
         return pieces
 
@@ -268,6 +264,21 @@ class _Cut:
     data: bytes
     crc32: int
     produced: int
+    next_at: int | None = None
+    """Without data: where the next byte or gap lies."""
+
+
+def _piece(stream: ShippedStream, offset: int, cut: _Cut, *, now_s: float) -> LogPiece:
+    gap_bytes, gap_reason = (0, "") if cut.data else _gap_at(stream, offset, cut)
+    return LogPiece(
+        stream=stream,
+        offset=offset,
+        data=cut.data,
+        crc32=cut.crc32,
+        gap_bytes=gap_bytes,
+        gap_reason=gap_reason,
+        sent=stream.offsets.sending(len(cut.data) or gap_bytes, now_s=now_s),
+    )
 
 
 def _ignore(_ref: AttemptRef) -> None:
@@ -286,17 +297,23 @@ def _read(stream: ShippedStream, offset: int, limit: int) -> _Cut:
     """A broken disk has no bytes: what it held is told as missing."""
     try:
         data = b"" if stream.offsets.is_refused else stream.spool.read(offset, limit)
-        return _Cut(data=data, crc32=zlib.crc32(data), produced=stream.spool.produced_end())
+        return _Cut(
+            data=data,
+            crc32=zlib.crc32(data),
+            produced=stream.spool.produced_end(),
+            next_at=None if data else stream.spool.first_from(offset),
+        )
     except OSError:
         return _Cut(data=b"", crc32=0, produced=0)
 
 
-def _gap_at(stream: ShippedStream, offset: int) -> tuple[int, str]:
-    """How much is missing from `offset` on, and why; everything known, when the spool cannot say."""
+def _gap_at(stream: ShippedStream, offset: int, cut: _Cut) -> tuple[int, str]:
+    """How much is missing from `offset` on, and why; up to what is there, when the spool cannot say."""
     if stream.offsets.is_refused:
         return stream.offsets.produced - offset, "beyond what the coordinator stores of one log"
     with suppress(OSError):
         for gap in stream.spool.gaps():
             if gap.offset <= offset < gap.end:
                 return gap.end - offset, gap.reason
-    return stream.offsets.produced - offset, "missing on the node"
+    end = stream.offsets.produced if cut.next_at is None or cut.next_at == offset else cut.next_at
+    return end - offset, "missing on the node"

@@ -87,6 +87,16 @@ class OutputSpool:
                 return data[: gap.offset - offset]
         return data
 
+    def first_from(self, offset: int) -> int | None:
+        """Where the next byte lies, or the next gap that was written down; None = there is nothing more."""
+        found = [max(gap.offset, offset) for gap in self.gaps() if gap.end > offset]
+        for number in self._segments():
+            begin = number * self._segment_bytes
+            if begin + self._size(number) > offset:
+                found.append(max(begin, offset))
+                break
+        return min(found, default=None)
+
     def release(self, below: int) -> None:
         """Deletes the segments that end at or before `below`, but the newest: it may be being written."""
         for number in self._segments()[:-1]:

@@ -161,3 +161,31 @@ async def test_uploaded_segments_are_deleted_at_once(tmp_path: Path) -> None:
     for _ in range(8):
         await sender.is_answered(await sender.sends())
     assert [path.name for path in (tmp_path / "0").iterdir()] == ["stdout.000001"]
+
+
+async def test_an_agent_that_starts_anew_goes_on_where_the_deleted_segments_ended(tmp_path: Path) -> None:
+    """What was deleted is on the coordinator: it is no gap."""
+    sender, ref = Sender(tmp_path), an_attempt()
+    sender.directory_of(ref).mkdir()
+    (tmp_path / "0" / "stdout.000002").write_bytes(b"rest")
+    sender.streams.watch(ref, keeps_spool=False)
+    assert sender.streams.ended(ref, ((16 << 20) + 4, 0))
+    assert await sender.streams.next_pieces() == []
+    piece = await sender.sends()
+    assert (piece.offset, piece.data, piece.gap_bytes) == (16 << 20, b"rest", 0)
+    await sender.is_answered(piece)
+    assert sender.complete == [ref]
+
+
+async def test_what_is_neither_here_nor_there_is_a_gap_up_to_what_is_here(tmp_path: Path) -> None:
+    sender, ref = Sender(tmp_path), an_attempt()
+    sender.directory_of(ref).mkdir()
+    (tmp_path / "0" / "stdout.000002").write_bytes(b"rest")
+    sender.streams.watch(ref, keeps_spool=False)
+    sender.streams.ended(ref, ((16 << 20) + 4, 0))
+    assert await sender.streams.next_pieces() == []
+    await sender.streams.answered(await sender.sends(), 100)
+    gap = await sender.sends()
+    assert (gap.offset, gap.gap_bytes, gap.gap_reason) == (100, (16 << 20) - 100, "missing on the node")
+    await sender.streams.answered(gap, 16 << 20)
+    assert (await sender.sends()).data == b"rest"
