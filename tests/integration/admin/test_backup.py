@@ -31,6 +31,17 @@ async def names_of_jobs(coordinator: CoordinatorProcess) -> set[str]:
         return {job.name async for job in client.list()}
 
 
+def make_it_large(data: Path) -> None:
+    """So large that it is copied in many steps: a copy that began anew with each commit would never end."""
+    with closing(sqlite3.connect(data / "windlass.db", timeout=60)) as db:
+        db.execute(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) "
+            "INSERT INTO facts (at, tenant, kind, payload) "
+            "SELECT 8000000000000000, 'default', 'job.submitted', hex(randomblob(2000)) FROM n"
+        )
+        db.commit()
+
+
 def incarnation_of(data: Path) -> int:
     with closing(sqlite3.connect(f"file:{data / 'windlass.db'}?mode=ro", uri=True)) as db:
         return int(db.execute("SELECT value FROM meta WHERE key = 'incarnation'").fetchone()[0])
@@ -39,6 +50,7 @@ def incarnation_of(data: Path) -> int:
 async def test_a_backup_under_writes_is_whole_and_holds_what_was_acknowledged_before_it(
     own: CoordinatorProcess, tmp_path: Path
 ) -> None:
+    make_it_large(own.data)
     acknowledged = await submit(own, *(f"before-{number}" for number in range(20)))
     ended = asyncio.Event()
 
