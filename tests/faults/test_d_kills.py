@@ -55,7 +55,7 @@ async def test_d04_no_byte_is_lost_or_doubled_when_the_coordinator_is_killed_dur
     gate = world.gate()
     job = await world.submit(world.task(writes_until(gate.path)))
     await world.until_started(job)
-    for _ in range(profile.of(quick=3, full=20)):
+    for _ in range(profile.of(quick=2, full=20)):
         await until_more_is_stored(world, job)
         world.coordinator.kill()
         world.coordinator.start()
@@ -76,7 +76,7 @@ async def test_d05_no_byte_is_lost_or_doubled_when_the_agent_is_killed_during_up
     gate = world.gate()
     job = await world.submit(world.task(writes_until(gate.path)))
     await world.until_started(job)
-    for _ in range(profile.of(quick=3, full=20)):
+    for _ in range(profile.of(quick=2, full=20)):
         await until_more_is_stored(world, job)
         agent.kill()
         agent.start_again()
