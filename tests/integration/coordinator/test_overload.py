@@ -236,3 +236,18 @@ async def test_a_flood_of_pings_ends_its_connection(tmp_path: Path) -> None:
 
             await until(flood_until_closed, "the connection of the pings is ended")
         assert await client.submit(a_job())
+
+
+async def test_connections_are_bounded_and_those_that_ended_do_not_count(tmp_path: Path) -> None:
+    async with a_coordinator(tmp_path, connections=20) as coordinator:
+        for _ in range(30):
+            async with stub_of(coordinator, token=coordinator.admin_token) as (stub, metadata):
+                await stub.ListJobs(jobs_pb2.ListJobsRequest(), metadata=metadata)
+        crowd = [connected(coordinator) for _ in range(60)]
+        try:
+            await until(lambda: sum(is_closed(one) for one in crowd) >= 40, "the surplus is closed")
+        finally:
+            for one in crowd:
+                one.close()
+        async with Client(coordinator.profile, patience=PATIENT) as client:
+            assert await client.submit(a_job())
