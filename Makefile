@@ -6,7 +6,7 @@ TOOLS := .venv/test-tools
 PROTOS := $(wildcard proto/windlass_proto/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test models faults demo bench proto format lock clean
+.PHONY: help venv check test simulate models faults demo bench proto format lock clean
 
 help:
 	@echo "make demo [LOG=FILE]        a real job on three local agents, from upload to merged result"
@@ -14,6 +14,7 @@ help:
 	@echo "make faults [ONLY=c01]      every fault that is tried, at length; writes docs/reliability.md"
 	@echo "make check                  format, lint, layers, types, sizes, spec tests: under a minute"
 	@echo "make models [FACTOR=20]     models and cores against each other, as many more examples as you like"
+	@echo "make simulate [SEEDS=n] [FROM=k]   runs of the whole system on virtual time with seeded faults"
 	@echo "make bench [FIGURES=a,b]    measure; one JSON line per figure"
 	@echo "make proto                  generate the messages again from their .proto files"
 	@echo "make format                 format the code"
@@ -41,6 +42,7 @@ $(TOOLS): $(READY) requirements/test_tools.sh
 test: $(READY) $(TOOLS)
 	@status=0; \
 	$(BIN)/pytest -q -n 2 --dist worksteal tests/spec tests/conformance || status=$$?; \
+	$(BIN)/pytest -q tests/simulation || status=$$?; \
 	$(BIN)/pytest -q -m "not alone" tests/transcripts tests/integration tests/e2e || status=$$?; \
 	$(BIN)/pytest -q tests/faults || status=$$?; \
 	$(BIN)/pytest -q -m alone tests || { code=$$?; [ $$code = 5 ] || status=$$code; }; \
@@ -51,6 +53,9 @@ faults: $(READY) $(TOOLS)
 
 models: $(READY)
 	@WINDLASS_MODEL_FACTOR=$(or $(FACTOR),20) $(BIN)/pytest -q -n 2 --dist worksteal -k "model or any_order" tests/spec
+
+simulate: $(READY)
+	@$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --from $(or $(FROM),0)
 
 demo: $(READY)
 	@$(BIN)/python examples/demo.py $(LOG)

@@ -15,6 +15,7 @@ from tests.simulation.messages import (
     HeartbeatCall,
     JoinCall,
     Joined,
+    LeaveCall,
     OpenCall,
     Opened,
     PollCall,
@@ -40,10 +41,9 @@ from tests.simulation.world import Process
 from windlass_agent.core.attempt_phases import PendingEvents
 from windlass_agent.core.backoff import Backoff
 from windlass_agent.core.environment import NodeVariables
-from windlass_agent.core.lease_clock import LeaseClock
 from windlass_agent.core.prefetch import PrefetchLimits
-from windlass_agent.core.run_plan import Lease
 from windlass_agent.core.slots import HandOverLimits
+from windlass_agent.link.lease_watch import LeaseWatch
 from windlass_agent.runner.adoption import take_over
 from windlass_agent.runner.attempt_runner import AttemptRunner
 from windlass_agent.runner.slot_inventory import SlotInventory
@@ -62,11 +62,22 @@ if TYPE_CHECKING:
     from tests.simulation.node import Node
 
 _COALESCE_S = 0.05
+_TICK_S = 0.5
 _PATIENCE_S = 0.1
+_LEAVE_LOOK_S = 0.2
 _MOST_RELEASED = 1000
 _ENDED_MOST = 20_000
 _VARIABLES = NodeVariables(
-    node_id="", node_name="", path="", home="", user="", lang="", tmpdir="", region="", oss_host="", worker_id=""
+    node_id="",
+    node_name="",
+    path="",
+    home="",
+    user="",
+    lang="",
+    tmpdir="",
+    region="",
+    oss_host="",
+    worker_id="",
 )
 
 
@@ -136,7 +147,9 @@ class Agent(Process):
         self._is_report_due = self._is_poll_due = self._is_releasing = False
         self._polling_want = -1
         self._poll_seq = self._losses = self._beat_failures = 0
-        self._missing: tuple[AttemptRef, ...] = ()
+        self._audit: tuple[AttemptRef, ...] = ()
+        self._watch = LeaseWatch(clock=self.boot_s)
+        self._leaving = ""
         self._build()
         self.world.after(self.world.rng.uniform(0.01, 0.2), self._begin, self)
 
@@ -178,7 +191,9 @@ class Agent(Process):
         self.runner.throw_away([disk.attempts / name for name in disk.leftovers() if name not in known])
         self.runner.demand_changed = Signal(self._on_demand)  # type: ignore[assignment]
         self.runner._departures.release_due = Signal(self._release_soon)  # type: ignore[assignment]
-        executors += [SimulatedSlot(self.node, number, self, self.runner) for number in range(len(disk.journals))]
+        executors += [
+            SimulatedSlot(self.node, number, self, self.runner) for number in range(len(disk.journals))
+        ]
         self.runner.attach(SlowPath(self))
         take_over(
             self.runner,
@@ -217,6 +232,11 @@ class Agent(Process):
         on_error: Callable[[WindlassError], None],
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> None:
+        try:
+            self._watch.check()
+        except SessionLost as overslept:
+            self.after(0.0, partial(on_error, overslept))
+            return
         self._calls[method] = self.network.call(
             self,
             self.node.path,
@@ -283,6 +303,7 @@ class Agent(Process):
 
     def _open(self) -> None:
         identity = self.node.disk.identity
+        assert identity.node_id is not None
         request = OpenCall(
             node_key=self.node_key,
             node_id=identity.node_id,
@@ -312,16 +333,12 @@ class Agent(Process):
         for item in reply.verdicts:
             if item.verdict in (InventoryVerdict.KILL, InventoryVerdict.FORGET):
                 self.node.ledger.may_forget(self.node, [item.ref])
+        self._watch.opened(self.runner, reply.timing, sent_at_s=sent_at_s)
         self.runner.obey(reply.verdicts)
         self._turn += 1
+        assert identity.node_id is not None
         self.session = SessionRef(node_id=identity.node_id, node_epoch=reply.epoch, nonce=reply.nonce)
-        self._lease = LeaseClock(
-            interval_s=reply.timing.heartbeat_interval.total_seconds(),
-            lease_s=reply.timing.lease.total_seconds(),
-            renewed_at_s=sent_at_s,
-        )
-        self._kill_grace_s = reply.timing.kill_grace.total_seconds()
-        self._renew_lease()
+        self._lease_s = reply.timing.lease.total_seconds()
         self._opened_at_s = self.boot_s()
         self._poll_seq, self._polling_want = 0, -1
         self._is_poll_due = self._is_releasing = False
@@ -331,6 +348,19 @@ class Agent(Process):
         self._poll_soon()
         self._report_soon()
         self._release_soon()
+        self.after(_TICK_S, self._in_turn(self._tick))
+        self._leave_when_done()
+
+    def _tick(self) -> None:
+        try:
+            self._watch.check()
+        except SessionLost:
+            self._lose_session()
+            return
+        self._watch._seen_s = self.boot_s()
+        if self._watch.is_expired:
+            self.runner.suspend()
+        self.after(_TICK_S, self._in_turn(self._tick))
 
     def _lose_session(self) -> None:
         """One of the loops has found it lost: the others end, and a new one is opened."""
@@ -344,15 +374,16 @@ class Agent(Process):
             self._pending.put_back(self._reporting)
             self._reporting = ()
         self.shipper.suspend()
+        self._watch.closed()
         self.runner.suspend()
         lasted_s = self.boot_s() - self._opened_at_s
-        self._losses = 1 if lasted_s > self._lease.lease_s else self._losses + 1
+        self._losses = 1 if lasted_s > self._lease_s else self._losses + 1
         self.after(self.pause_s(self._losses), self._open)
 
     # Heartbeats
 
     def _beat_later(self) -> None:
-        self.after(self._lease.pause_s(jitter=self.world.rng.random()), self._in_turn(self._beat))
+        self.after(self._watch.lease.pause_s(jitter=self.world.rng.random()), self._in_turn(self._beat))
 
     def _beat(self) -> None:
         assert self.session is not None
@@ -360,7 +391,7 @@ class Agent(Process):
             node_key=self.node_key,
             session=self.session,
             ended=tuple(self.runner.deletable(_ENDED_MOST)),
-            missing=self._missing,
+            missing=tuple(ref for ref in self._audit if not self.runner.holds(ref)),
         )
         sent_at_s, turn = self.boot_s(), self._turn
 
@@ -371,16 +402,18 @@ class Agent(Process):
                 self._lose_session()
                 return
             self._beat_failures += 1
-            if self._lease.is_expired(self.boot_s()):
+            if self._watch.is_expired:
                 self.runner.suspend()
             self.after(self.pause_s(self._beat_failures), self._in_turn(self._beat))
 
         on_reply = self._in_turn(lambda reply: self._beaten(reply, sent_at_s))
-        self._call("Heartbeat", request, on_reply, failed, self._lease.call_deadline_s())
+        self._call("Heartbeat", request, on_reply, failed, self._watch.lease.call_deadline_s())
 
     def _beaten(self, reply: Beaten, sent_at_s: float) -> None:
         self._beat_failures = 0
+        self._watch.renewed(self.runner, reply.timing, sent_at_s=sent_at_s)
         self.runner.resume()
+        self._audit = reply.audit
         if reply.stops:
             self.world.note("told to stop", self.name, reply.stops)
             self.runner.stop(reply.stops)
@@ -388,20 +421,8 @@ class Agent(Process):
             self.world.note("told to forget", self.name, reply.forgets)
             self.node.ledger.may_forget(self.node, reply.forgets)
             self.runner.forget(reply.forgets)
-        held = {item.ref for item in self.runner.inventory()}
-        self._missing = tuple(ref for ref in reply.audit if ref not in held)
         failpoints.reach("agent.heartbeat.after_reply")
-        self._lease = self._lease.acknowledged(
-            sent_at_s=sent_at_s,
-            interval_s=reply.timing.heartbeat_interval.total_seconds(),
-            lease_s=reply.timing.lease.total_seconds(),
-        )
-        self._renew_lease()
         self._beat_later()
-
-    def _renew_lease(self) -> None:
-        until_s = self._lease.expires_at_s()
-        self.runner.renew_lease(Lease(until_s=until_s, kill_grace_s=self._kill_grace_s))
 
     # Polls
 
@@ -509,6 +530,25 @@ class Agent(Process):
         request = ReleaseCall(node_key=self.node_key, session=self.session, refs=refs)
         self._persist("Release", request, released)
 
+    # Leaving
+
+    def preempt(self, within_s: float) -> None:
+        """The provider takes the machine away in so long."""
+        self.world.note("preempted", self.name, within_s)
+        self._leaving = "preempted"
+        self.runner.preempt(within_s)
+        self._leave_when_done()
+
+    def _leave_when_done(self) -> None:
+        if not self._leaving or self.session is None:
+            return
+        if not self.runner.has_left:
+            self.after(_LEAVE_LOOK_S, self._in_turn(self._leave_when_done))
+            return
+        failpoints.reach("agent.leave.before")
+        request = LeaveCall(node_key=self.node_key, session=self.session, reason=self._leaving)
+        self._persist("Leave", request, lambda _: self.node.left())
+
 
 def _result_of(adoption: Coroutine[None, None, SlotInventory]) -> SlotInventory:
     """Of a coroutine that never waits."""
@@ -518,4 +558,3 @@ def _result_of(adoption: Coroutine[None, None, SlotInventory]) -> SlotInventory:
         found: SlotInventory = end.value
         return found
     raise AssertionError("a simulated slot waited")
-

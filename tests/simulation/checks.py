@@ -1,4 +1,4 @@
-"""The invariants of protocol.md, section 5, after every commit: the tables against each other and the ledger."""
+"""The invariants of protocol.md, section 5, after every commit: the tables against the ledger."""
 
 from collections.abc import Sequence
 from copy import deepcopy
@@ -151,8 +151,9 @@ class Checks:
             expected = expected_end(job.spec)
             tasks = dict(self._store.rows("SELECT name, state FROM tasks WHERE job_key = ?", job_key))
             if state != expected.job or (expected.tasks is not None and tasks != expected.tasks):
-                raise SimulationFailure(f"P3: {job.key} ended {state} {tasks}, without faults it is {expected}")
-
+                raise SimulationFailure(
+                    f"P3: {job.key} ended {state} {tasks}, without faults it is {expected}"
+                )
 
     def _has_bad_luck(self, job_key: int) -> bool:
         """Whether the infrastructure took more from an instance than it may lose."""

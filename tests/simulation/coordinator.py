@@ -5,6 +5,7 @@ event loop: a verb waits for the next commit, its outcome is told after that com
 """
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ from tests.simulation.messages import (
     JoinCall,
     Joined,
     LeaveCall,
-    NodeCall,
     OpenCall,
     Opened,
+    OperateCall,
     PollCall,
     Polled,
     ReleaseCall,
@@ -34,7 +35,7 @@ from tests.simulation.store import Order, SimulatedStore
 from tests.simulation.world import Clock, KilledHere, Process, World
 from windlass_coordinator.app import _MAY_HAVE_WORK
 from windlass_coordinator.core.records import Claimed, ClusterKey, NodeView
-from windlass_coordinator.engine import steer
+from windlass_coordinator.engine import nodes, steer
 from windlass_coordinator.engine.fleet import Fleet
 from windlass_coordinator.engine.nodes import attempts_to_audit, settle_missing
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
@@ -104,6 +105,7 @@ class Coordinator(Process):
             "Leave": self._leave,
             "Submit": self._submit,
             "Steer": self._steer,
+            "Operate": self._operate,
         }
 
     # Its lives
@@ -148,7 +150,9 @@ class Coordinator(Process):
 
     def lose_power(self) -> None:
         """What was not synced is gone, down to any byte of it."""
-        ends = {stream._path: stream.layout.position(stream.durable_end) for stream in self.logs._open.values()}
+        ends = {
+            stream._path: stream.layout.position(stream.durable_end) for stream in self.logs._open.values()
+        }
         self.die()
         for path, durable in ends.items():
             size = path.stat().st_size if path.exists() else 0
@@ -195,7 +199,11 @@ class Coordinator(Process):
             self.after(0.05, partial(self.logs.delete_job, job_id))
 
     def _serve(
-        self, connection: Connection, verb: Callable[[Transaction], Any], answer: Callable[[Any], Any], name: str
+        self,
+        connection: Connection,
+        verb: Callable[[Transaction], Any],
+        answer: Callable[[Any], Any],
+        name: str,
     ) -> None:
         """Runs the verb, tells the client what `answer` makes of its outcome."""
 
@@ -360,9 +368,7 @@ class Coordinator(Process):
             return report(tx, node, request.events, rules=self.rules, now=self.wall())
 
         def answer(verdicts: list[EventVerdict]) -> Reported:
-            return Reported(
-                verdicts=tuple(verdicts), forget=tuple(_forgettable(request.events, verdicts))
-            )
+            return Reported(verdicts=tuple(verdicts), forget=tuple(_forgettable(request.events, verdicts)))
 
         self._serve(connection, verb, answer, "report")
 
@@ -412,7 +418,8 @@ class Coordinator(Process):
 
     def _leave(self, request: LeaveCall, connection: Connection) -> None:
         def verb(tx: Transaction) -> None:
-            leave(tx, _known(request, tx), rules=self.rules, now=self.wall())
+            node = current_node(tx, request.node_key, request.session)
+            leave(tx, node, reason=request.reason, rules=self.rules, now=self.wall())
 
         def answer(_: None) -> None:
             self.fleet.forget(request.node_key)
@@ -450,6 +457,13 @@ class Coordinator(Process):
 
         self._serve(connection, verb, lambda _: None, request.verb)
 
+    def _operate(self, request: OperateCall, connection: Connection) -> None:
+        def verb(tx: Transaction) -> None:
+            now = self.wall()
+            if request.verb == "resume":
+                nodes.resume(tx, DEFAULT_TENANT, request.node_id, now=now)
+                return
+            within = None if request.within_s is None else timedelta(seconds=request.within_s)
+            nodes.drain(tx, DEFAULT_TENANT, request.node_id, within=within, now=now)
 
-def _known(request: NodeCall, tx: Transaction) -> NodeView:
-    return current_node(tx, request.node_key, request.session)
+        self._serve(connection, verb, lambda _: None, request.verb)

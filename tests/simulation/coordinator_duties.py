@@ -120,9 +120,7 @@ class SilenceWatch:
         is_due = partial(coordinator.fleet.is_due, node_key, silence=lasted)
 
         def verb(tx: Transaction) -> None:
-            replace_attempts(
-                tx, node_key, is_due=is_due, rules=coordinator.rules, now=coordinator.wall()
-            )
+            replace_attempts(tx, node_key, is_due=is_due, rules=coordinator.rules, now=coordinator.wall())
 
         coordinator.run(verb, lambda _: following.go_on(), following.refused, "sweep replace")
 

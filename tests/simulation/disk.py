@@ -86,7 +86,7 @@ class SlotJournal:
 class Identity:
     state_id: str
     node_key: NodeKey | None = None
-    node_id: NodeId = NodeId("")
+    node_id: NodeId | None = None
     last_nonce: str = ""
 
 

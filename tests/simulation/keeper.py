@@ -1,4 +1,4 @@
-"""Keepers and the commands they start, as scripts of what `windlass_agent/keeper` does with real processes."""
+"""Keepers and the commands they start: scripts of what `windlass_agent/keeper` does with processes."""
 
 from collections import deque
 from collections.abc import Mapping

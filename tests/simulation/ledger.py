@@ -40,7 +40,7 @@ class Ledger:
         self.exits: dict[AttemptRef, ExitRecord] = {}
         self.acknowledged: dict[tuple[AttemptRef, LogStream], int] = {}
         self.nodes: dict[NodeKey, Node] = {}
-        self.is_wanted: "IsWanted" = lambda _: False
+        self.is_wanted: IsWanted = lambda _: False
         self.restored_at = -1.0
         self._intents: dict[str, set[AttemptRef]] = defaultdict(set)
         self._may_forget: dict[str, set[AttemptRef]] = defaultdict(set)

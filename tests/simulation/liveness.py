@@ -17,8 +17,14 @@ def why_not_quiet(simulation: "Simulation") -> str:
     rows = simulation.coordinator.store.rows
     checks = (
         ("L1: jobs", f"SELECT job_id, state FROM jobs WHERE state NOT IN {_ENDED}"),
-        ("L2: detached attempts", "SELECT task_key, idx, attempt FROM attempts WHERE detached AND ended_at IS NULL"),
-        ("L3: live attempts", "SELECT task_key, idx, attempt, state, node_key FROM attempts WHERE ended_at IS NULL"),
+        (
+            "L2: detached attempts",
+            "SELECT task_key, idx, attempt FROM attempts WHERE detached AND ended_at IS NULL",
+        ),
+        (
+            "L3: live attempts",
+            "SELECT task_key, idx, attempt, state, node_key FROM attempts WHERE ended_at IS NULL",
+        ),
         ("L7: silent nodes", "SELECT node_key, name FROM nodes WHERE state = 'SILENT'"),
     )
     for what, query in checks:

@@ -1,6 +1,5 @@
-"""What travels in the simulated network: the agent protocol as values (the wire form has tests of its own)."""
+"""What travels in the simulated network: the agent protocol as values; the wire form has its own tests."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from windlass_proto.model.assignments import AssignmentBatch, InventoryItem, SessionRef, Timing, VerdictItem
@@ -116,6 +115,8 @@ class ReleaseCall(NodeCall):
 class LeaveCall(NodeCall):
     """The node stops for good."""
 
+    reason: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitCall:
@@ -132,4 +133,10 @@ class SteerCall:
     number: int = 0
 
 
-Refs = Sequence[AttemptRef]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperateCall:
+    """Drain or resume a node."""
+
+    node_id: NodeId
+    verb: str
+    within_s: float | None = None

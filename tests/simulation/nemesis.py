@@ -1,4 +1,4 @@
-"""What goes wrong. Each run has its own selection of faults and rates, so that rare pairs meet often enough."""
+"""What goes wrong. Each run has its own choice of faults and rates, so that rare pairs meet often."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -52,7 +52,9 @@ class Nemesis:
         faults = [fault for fault in self._faults() if self._rng.random() < 0.4]
         self._faults_chosen = faults
         self._mean_s = self._rng.choice((1.0, 3.0, 8.0))
-        self._world.note("faults", [fault.__name__ for fault in faults], self._mean_s, sorted(self._kills.items()))
+        self._world.note(
+            "faults", [fault.__name__ for fault in faults], self._mean_s, sorted(self._kills.items())
+        )
         if faults:
             self._later()
 
@@ -79,6 +81,8 @@ class Nemesis:
             self.lose_machine,
             self.wipe,
             self.fill_node_disk,
+            self.preempt,
+            self.operate,
             self.partition,
             self.cut_one_way,
             self.be_lossy,
@@ -185,6 +189,21 @@ class Nemesis:
         if self._rng.random() < 0.3:
             self._some_node().wipe()
 
+    def preempt(self) -> None:
+        node = self._rng.choice(self._sim.nodes[1:])
+        is_one_of_many = sum(not node.is_gone for node in self._sim.nodes) > 2
+        if is_one_of_many and node.agent.is_alive and self._rng.random() < 0.5:
+            within_s = self._rng.choice((1.0, 5.0, 20.0))
+            node.agent.preempt(within_s)
+            self._world.after(within_s, node.left)
+
+    def operate(self) -> None:
+        """Somebody drains a node, or lets it work again."""
+        node_id = self._some_node().disk.identity.node_id
+        if node_id:
+            within_s = self._rng.choice((None, 0.0, 3.0, 15.0))
+            self._sim.user.operate(node_id, self._rng.choice(("drain", "drain", "resume")), within_s)
+
     def fill_node_disk(self) -> None:
         node = self._some_node()
         node.is_disk_full = True
@@ -211,7 +230,7 @@ class Nemesis:
         self._world.after(seconds, lambda: [setattr(way, "is_cut", False) for way in ways])
 
     def be_lossy(self) -> None:
-        for way in self._some_ways() + [self._sim.user.path.there, self._sim.user.path.back]:
+        for way in (*self._some_ways(), self._sim.user.path.there, self._sim.user.path.back):
             way.drop, way.double = self._rng.choice((0.0, 0.05, 0.3)), self._rng.choice((0.0, 0.1, 0.5))
 
     def be_slow(self) -> None:

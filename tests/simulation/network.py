@@ -39,7 +39,9 @@ class Path:
 class Call:
     """A unary call as its caller sees it: one outcome, once."""
 
-    def __init__(self, client: Process, on_reply: Callable[[Any], None], on_error: Callable[[WindlassError], None]):
+    def __init__(
+        self, client: Process, on_reply: Callable[[Any], None], on_error: Callable[[WindlassError], None]
+    ):
         self._client, self._on_reply, self._on_error = client, on_reply, on_error
         self._life = client.life
         self._is_over = False
@@ -67,8 +69,11 @@ class Call:
 class Connection:
     """What a handler answers to; holds the call open at the server."""
 
-    def __init__(self, network: "Network", path: Path, call: Call, client: Process, name: str) -> None:
+    def __init__(
+        self, network: "Network", path: Path, call: Call, client: Process, *, name: str, in_order: str
+    ) -> None:
         self._network, self._path, self._call, self._client = network, path, call, client
+        self._in_order = in_order
         self.name = name
 
     def reply(self, reply: Any) -> None:
@@ -88,7 +93,7 @@ class Connection:
 
     def _close(self, deliver: Callable[[], None]) -> None:
         self._network.open_connections.pop(self, None)
-        self._network.carry(self._path.back, deliver, self._client)
+        self._network.carry(self._path.back, deliver, self._client, self._in_order)
 
 
 class Network:
@@ -115,9 +120,15 @@ class Network:
         """`in_order`: never overtaken by a later one of the same name (a stream)."""
         call = Call(client, on_reply, on_error)
         client.after(timeout_s, lambda: call.failed(Unavailable("no answer in time")))
-        self.carry(path.there, lambda: self._arrive(call, client, path, method, request), None, in_order)
+        stream = f"{client.name} {in_order}" if in_order else ""
+
+        def arrive() -> None:
+            connection = Connection(self, path, call, client, name=f"{method} {client.name}", in_order=stream)
+            self._arrive(connection, method, request)
+
+        self.carry(path.there, arrive, None, stream)
         if self.world.rng.random() < path.there.double:
-            self.carry(path.there, lambda: self._arrive(call, client, path, method, request), None)
+            self.carry(path.there, arrive, None)
         return call
 
     def carry(
@@ -131,9 +142,8 @@ class Network:
             when = way.in_order[in_order] = max(when, way.in_order.get(in_order, 0.0))
         self.world.at(when, deliver, to)
 
-    def _arrive(self, call: Call, client: Process, path: Path, method: str, request: Any) -> None:
+    def _arrive(self, connection: Connection, method: str, request: Any) -> None:
         server = self.server
-        connection = Connection(self, path, call, client, f"{method} {client.name}")
         if server is None or not server.is_alive:
             self.world.after(_REFUSED_S, connection.reset)
             return

@@ -7,7 +7,8 @@ from tests.simulation.agent import Agent
 from tests.simulation.disk import Disk
 from tests.simulation.keeper import Command, Keeper
 from tests.simulation.ledger import Ledger
-from tests.simulation.network import Direction, Network, Path as NetworkPath
+from tests.simulation.network import Direction, Network
+from tests.simulation.network import Path as NetworkPath
 from tests.simulation.world import Clock, World
 from windlass_proto.model.status import NodeFacts
 
@@ -84,6 +85,10 @@ class Node:
         self.denials.append(why)
         if "join again" in why:
             self.world.after(1.0, self.wipe)
+
+    def left(self) -> None:
+        """Its agent has said good-bye, and the machine goes away for good."""
+        self.crash(back_after_s=None)
 
     # What can happen to it
 

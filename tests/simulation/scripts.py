@@ -1,4 +1,4 @@
-"""What a simulated command does, written into its arguments: the keeper's script and the oracle read the same."""
+"""What a simulated command does, written into its arguments for the keeper and the oracle to read."""
 
 from dataclasses import asdict, dataclass, fields
 

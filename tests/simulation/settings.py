@@ -15,7 +15,12 @@ LEASE = LeasePolicy(
     forget_after=timedelta(seconds=90),
     poll_wait=timedelta(seconds=8),
 )
-RETRY = RetryPolicy(base=timedelta(seconds=0.5), ceiling=timedelta(seconds=8), infra_limit=10, avoid_node_for=timedelta(seconds=4))
+RETRY = RetryPolicy(
+    base=timedelta(seconds=0.5),
+    ceiling=timedelta(seconds=8),
+    infra_limit=10,
+    avoid_node_for=timedelta(seconds=4),
+)
 
 CALL_TIMEOUT_S = 4.0
 RETRY_BASE_S = 0.1

@@ -1,4 +1,4 @@
-"""Carries output to the coordinator, as `link/log_shipper.py` and `link/log_streams.py`, with the real offsets."""
+"""Carries output to the coordinator as `link/log_shipper.py` does, with the real offsets."""
 
 import zlib
 from collections.abc import Callable

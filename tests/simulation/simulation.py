@@ -29,6 +29,7 @@ from windlass_proto.model.status import NodeFacts
 
 _IN_MEMORY = Path("/dev/shm")
 _LOOK_EVERY_S = 1.0
+_RESUME_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,9 @@ class Simulation:
     def _prepare_store(self) -> None:
         """Before the first start: a cluster."""
         self._change_store(
-            lambda tx: tx.add_cluster(DEFAULT_TENANT, DEFAULT_CLUSTER, description="", now=self.coordinator.wall())
+            lambda tx: tx.add_cluster(
+                DEFAULT_TENANT, DEFAULT_CLUSTER, description="", now=self.coordinator.wall()
+            )
         )
         self._add_join_token("token-0")
 
@@ -163,6 +166,16 @@ class Simulation:
         self.coordinator.cut_power_in_next_commit = False
         for node in self.nodes:
             node.heal()
+        self._resume_nodes()
+
+    def _resume_nodes(self) -> None:
+        """Operators let all nodes work again, for as long as there are some that do not."""
+        stopped = self.coordinator.store.rows(
+            "SELECT node_id FROM nodes WHERE wish <> '' AND state <> 'GONE'"
+        )
+        for (node_id,) in stopped:
+            self.user.operate(node_id, "resume")
+        self.world.after(_RESUME_EVERY_S, self._resume_nodes)
 
     def close(self) -> None:
         for node in self.nodes:
@@ -208,7 +221,9 @@ def _where(error: Exception) -> str:
 
 @contextmanager
 def _directory() -> Iterator[Path]:
-    root = Path(tempfile.mkdtemp(prefix="windlass-simulation-", dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None))
+    root = Path(
+        tempfile.mkdtemp(prefix="windlass-simulation-", dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None)
+    )
     try:
         yield root
     finally:

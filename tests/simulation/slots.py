@@ -1,4 +1,4 @@
-"""The agent's end of a keeper: an executor for the real attempt runner, as `runner/keeper_client.py` is one."""
+"""The agent's end of a keeper: an executor for the real runner, as `runner/keeper_client.py` is one."""
 
 from dataclasses import dataclass
 from functools import partial

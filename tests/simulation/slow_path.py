@@ -30,7 +30,9 @@ class SlowPath:
         self._agent.tell(attempt.ref, Preparing())
         attempt.context = _Steps()  # type: ignore[assignment]  # all that the runner uses of it
         script = read_script(attempt.template.argv)
-        self._agent.after(script.prepare_s * self._agent.world.rng.uniform(0.5, 1.5), lambda: self._prepared(attempt))
+        self._agent.after(
+            script.prepare_s * self._agent.world.rng.uniform(0.5, 1.5), lambda: self._prepared(attempt)
+        )
 
     def finalize(self, attempt: LiveAttempt, record: ExitRecord) -> None:
         attempt.context = _Steps()  # type: ignore[assignment]  # all that the runner uses of it

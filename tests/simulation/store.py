@@ -57,7 +57,9 @@ class SimulatedStore:
         self.db = sqlite3.connect(IN_MEMORY, isolation_level=None, cached_statements=512)
         self.db.deserialize(content)
         self.db.execute("PRAGMA temp_store = MEMORY")
-        self.incarnation = int(self.db.execute("SELECT value FROM meta WHERE key = 'incarnation'").fetchone()[0])
+        self.incarnation = int(
+            self.db.execute("SELECT value FROM meta WHERE key = 'incarnation'").fetchone()[0]
+        )
 
     def backup(self) -> bytes:
         return self.db.serialize()
@@ -78,7 +80,9 @@ class SimulatedStore:
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         return self.db.execute(query, values).fetchall()
 
-    def commit(self, orders: Sequence[Order], follow: Follow | None, *, cut_power: bool = False) -> "Committed":
+    def commit(
+        self, orders: Sequence[Order], follow: Follow | None, *, cut_power: bool = False
+    ) -> "Committed":
         """All of them in one transaction, each under a savepoint. Raises KilledHere, as a kill would."""
         tx = SqliteTransaction(self.db, incarnation=self.incarnation)
         wakes = Wakes()

@@ -6,18 +6,19 @@ from random import Random
 from typing import Any
 
 from tests.simulation.ledger import Ledger, Submitted
-from tests.simulation.messages import SteerCall, SubmitCall
+from tests.simulation.messages import OperateCall, SteerCall, SubmitCall
 from tests.simulation.network import Direction, Network, Path
 from tests.simulation.scripts import CommandScript
 from tests.simulation.world import Clock, Process, SimulationFailure, World
 from windlass_proto.errors import Conflict, NotFound, Unavailable, WindlassError
 from windlass_proto.model.failures import FailureKind
-from windlass_proto.model.ids import JobId, TaskName
+from windlass_proto.model.ids import JobId, NodeId, TaskName
 from windlass_proto.model.resources import Resources
-from windlass_proto.model.specs import Argv, JobSpec, OutputMapping, TaskSpec
+from windlass_proto.model.specs import Argv, DisconnectPolicy, JobSpec, OutputMapping, TaskSpec
 
 _TIMEOUT_S = 3.0
 _PAUSE_S = (0.2, 2.0)
+_KEEP_GOING = DisconnectPolicy.KEEP_GOING
 _VERBS = ("stop", "stop", "restart", "restart", "delete", "priority")
 
 
@@ -80,6 +81,20 @@ class User(Process):
 
         self._call("Steer", SteerCall(job_id=job_id, verb=verb, number=number), done, failed)
 
+    # Nodes
+
+    def operate(self, node_id: NodeId, verb: str, within_s: float | None = None) -> None:
+        """Tried until it is answered, as a person would."""
+
+        def failed(error: WindlassError) -> None:
+            if isinstance(error, Unavailable):
+                self.after(self.world.rng.uniform(*_PAUSE_S), lambda: self.operate(node_id, verb, within_s))
+
+        def done(_: Any) -> None:
+            self.world.note("operated", verb, node_id)
+
+        self._call("Operate", OperateCall(node_id=node_id, verb=verb, within_s=within_s), done, failed)
+
     def _call(
         self,
         method: str,
@@ -133,6 +148,7 @@ def _a_random_task(rng: Random, name: str, parents: list[TaskName]) -> TaskSpec:
         more["outputs"] = (OutputMapping(source="out/", destination="oss://bucket/out/"),)
         script["upload_s"] = rng.choice((0.1, 1.0, 4.0))
         script["upload_fails"] = rng.random() < 0.1
+    disconnect = rng.choice((_KEEP_GOING, _KEEP_GOING, *DisconnectPolicy))
     if script.get("hangs"):
         more["timeout"] = timedelta(seconds=script["run_s"] * 3 + 2)
     return TaskSpec(
@@ -141,6 +157,9 @@ def _a_random_task(rng: Random, name: str, parents: list[TaskName]) -> TaskSpec:
         after=tuple(parents),
         instances=instances,
         max_retries=retries,
+        disconnect=disconnect,
+        # The default of no_overlap is longer than a run.
+        run_for=None if disconnect is _KEEP_GOING else timedelta(seconds=rng.choice((0, 6))),
         resources=Resources(slots=rng.choice((1, 1, 1, 2)), cpu=rng.choice((0.0, 0.5))),
         **more,
     )
