@@ -341,6 +341,7 @@ class _Agent:
             reserve=DiskFloor(size_bytes=disk.reserve_bytes, inodes=disk.reserve_inodes),
             ended=lambda: runner.not_running,
             ended_most=spool.ended_most,
+            try_state=work.intents.try_to_write,
             on_open=runner.demand_changed.set,
         )
 

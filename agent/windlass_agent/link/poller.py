@@ -140,7 +140,7 @@ class Poller:
         try:
             self._work.accept(batches)
         except OSError as problem:
-            if self._intake.close(Obstacle.STATE, f"the state directory cannot be written: {problem}"):
+            if self._intake.close(Obstacle.STATE, f"assignments cannot be written down: {problem}"):
                 log.error("intents.failed", reason=str(problem))
         reach("agent.poll.after_accept")
 

@@ -11,7 +11,7 @@ from windlass_agent.core.disk_pressure import DiskFloor
 from windlass_agent.core.intake import Intake, Obstacle
 from windlass_agent.node.usage import Usage, read_usage
 from windlass_agent.runner.spool_quota import SpoolQuota
-from windlass_agent.spool.disk_space import disk_space, try_to_write
+from windlass_agent.spool.disk_space import disk_space
 
 _LOOK_EVERY_S = 1.0
 _BACKLOG_IS_BACK = 0.8
@@ -30,13 +30,15 @@ class NodeWatch:
         reserve: DiskFloor,
         ended: Callable[[], int],
         ended_most: int,
+        try_state: Callable[[], None],
         on_open: Callable[[], None],
     ) -> None:
-        """`ended` says how many attempts wait for the coordinator; `on_open` is called when there is room."""
+        """`ended` says how many attempts wait for the coordinator; `try_state` raises OSError when no
+        assignment can be written down; `on_open` is called when work can be taken again."""
         self._intake, self._quota = intake, quota
         self._state_dir, self._reserve = state_dir, reserve
         self._ended, self._ended_most = ended, ended_most
-        self._on_open = on_open
+        self._try_state, self._on_open = try_state, on_open
         self.usage = Usage(load1=0.0, memory_available_bytes=0, disk_free_bytes=0)
         """As of the last look."""
 
@@ -53,7 +55,7 @@ class NodeWatch:
         was_open = self._intake.is_open
         self._note(Obstacle.DISK, await asyncio.to_thread(self._disk_shortage))
         if self._intake.is_hindered_by(Obstacle.STATE):
-            self._note(Obstacle.STATE, await asyncio.to_thread(self._state_trouble))
+            self._note(Obstacle.STATE, self._state_trouble())
         self._note(Obstacle.BACKLOG, self._backlog())
         if self._intake.is_open and not was_open:
             self._on_open()
@@ -67,9 +69,9 @@ class NodeWatch:
 
     def _state_trouble(self) -> str:
         try:
-            try_to_write(self._state_dir)
+            self._try_state()
         except OSError as problem:
-            return f"the state directory cannot be written: {problem}"
+            return f"assignments cannot be written down: {problem}"
         return ""
 
     def _backlog(self) -> str:

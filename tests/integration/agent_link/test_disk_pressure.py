@@ -1,12 +1,13 @@
 """A disk that fills up: no more work is taken, what is here comes to its end, and later all goes on."""
 
 import asyncio
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import small_disk
+from tests.support import fault_mount, small_disk
 from tests.support.agent_system import SystemUnderTest, a_job, until, until_exists
 from tests.support.small_disk import SmallDisk
 from windlass.client import Client
@@ -53,6 +54,35 @@ async def attempts(client: Client, job_id: JobId) -> list[AttemptState]:
     instances = [one async for one in client.instances(job_id, all_attempts=True)]
     states = [attempt.state for instance in instances for attempt in instance.attempts]
     return [state for state in states if state not in (AttemptState.RELEASED, AttemptState.LEASED)]
+
+
+async def test_an_assignment_that_cannot_be_written_down_is_given_back_and_costs_nothing(
+    system: SystemUnderTest, tmp_path: Path
+) -> None:
+    if why := fault_mount.lacking():
+        pytest.skip(why)
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    with fault_mount.fault_mount(tmp_path / "mount", tmp_path / "root") as mount:
+        (state / "intents").symlink_to(mount.path / "intents")
+        agent = await system.start_agent("broken", "--state", str(state))
+
+        async def said(text: str) -> bool:
+            return text in agent.said
+
+        mount.fail("write", path="*intents", error="EIO")
+        async with system.client() as client:
+            job_id = await client.submit(a_job("broken", "exit 3"))
+            await until(lambda: said("event=intents.failed"))
+            assert agent.process.poll() is None
+            mount.clear()
+            async with asyncio.timeout(60):
+                assert (await client.wait(job_id)).state is JobState.FAILED
+            (instance,) = [one async for one in client.instances(job_id, all_attempts=True)]
+        states = [one.state for one in instance.attempts]
+        assert states == [AttemptState.RELEASED, AttemptState.FAILED]
+        assert agent.said.count("event=intake.cleared") == 1
+        agent.end(signal.SIGINT)
 
 
 async def test_on_a_full_disk_what_runs_comes_to_its_end_with_its_result(
