@@ -99,6 +99,9 @@ def _judge_exit(state: AttemptState, what: Exited) -> Judgement:
     kind = _failure_of(what)
     if kind is not None:
         return _failed(state, kind, what.reason)
+    if what.reason and not what.finalizing:
+        # Such as: processes that it left behind had to be ended.
+        return Judgement(verdict=EventVerdict.ACCEPTED, state=AttemptState.SUCCEEDED, reason=what.reason)
     return _ACCEPT[AttemptState.FINALIZING if what.finalizing else AttemptState.SUCCEEDED]
 
 
