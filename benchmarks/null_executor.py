@@ -44,6 +44,9 @@ class NullSlot:
     def is_stuck(self) -> bool:
         return False
 
+    def limit_spool(self, *, attempt_bytes: int, slot_bytes: int) -> None:
+        """It stores nothing."""
+
     def forget(self, ref: AttemptRef) -> None:
         """Nothing is remembered."""
 
