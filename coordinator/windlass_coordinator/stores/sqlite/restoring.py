@@ -22,6 +22,7 @@ class SqliteRestoring:
     """The part of a transaction that begins an incarnation."""
 
     _db: sqlite3.Connection
+    _incarnation: int
 
     def begin_incarnation(self, incarnation: int, *, now: datetime) -> None:
         first_key, at = incarnation << _KEY_BITS, to_us(now)
@@ -37,6 +38,8 @@ class SqliteRestoring:
             self._db.execute(_TASK_THAT_HOLDS_THE_PLACE, (first_key, at))
         self._db.execute("DELETE FROM sqlite_sequence WHERE name = 'facts'")
         self._db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('facts', ?)", (first_key,))
+        # A database in memory cannot be opened again.
+        self._incarnation = incarnation
 
     def count_jobs(self) -> int:
         row = self._db.execute("SELECT count(*) FROM jobs WHERE deleted_at IS NULL").fetchone()
