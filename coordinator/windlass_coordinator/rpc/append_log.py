@@ -79,10 +79,18 @@ class DiskQueue:
         self.why_full = why_full
         self.pause_s = pause.total_seconds()
         self.waiting = 0
+        self._is_told = False
+
+    def took(self) -> None:
+        """The disk has taken something."""
+        if self._is_told and not self.waiting:
+            self._is_told = False
+            _log.info("log.goes_on")
 
     async def wait(self, reason: str) -> None:
-        """For a moment; people hear when the first stream waits and when the last one goes on."""
-        if not self.waiting:
+        """For a moment; people hear once that streams wait, and once that they go on."""
+        if not self._is_told:
+            self._is_told = True
             _log.warning("log.waits_for_disk", reason=reason)
         self.waiting += 1
         try:
@@ -244,9 +252,12 @@ class _StreamIntake:
                 await self._disk_queue.wait(why)
                 continue
             try:
-                return await loop.run_in_executor(self._threads, _store, self._writer, work, is_sync_due)
+                stored = await loop.run_in_executor(self._threads, _store, self._writer, work, is_sync_due)
             except DiskRefused as refusal:
                 await self._disk_queue.wait(str(refusal))
+                continue
+            self._disk_queue.took()
+            return stored
 
     def _is_sync_due(self, batch: Batch) -> bool:
         now = asyncio.get_running_loop().time()

@@ -93,6 +93,8 @@ async def test_of_too_many_connections_without_a_token_the_oldest_are_closed(tmp
     async with a_coordinator(tmp_path, strangers=10) as coordinator, Client(coordinator.profile) as client:
         await client.submit(a_job())
         crowd = [connected(coordinator) for _ in range(100)]
+        for one in crowd:  # else the library would close them by itself
+            one.sendall(PREFACE + SETTINGS)
         try:
             await until(lambda: sum(is_closed(one) for one in crowd) >= 90, "the surplus is closed")
             assert (await client.submit(a_job())) != ""
