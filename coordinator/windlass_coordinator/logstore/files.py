@@ -30,6 +30,7 @@ from windlass_coordinator.logstore.base import (
 from windlass_coordinator.logstore.disk import EarlyWriteback, read_whole, sync_directory
 from windlass_coordinator.logstore.layout import Layout
 from windlass_coordinator.logstore.stream_file import StreamFile, load_stream, unsynced
+from windlass_proto.errors import Unavailable
 from windlass_proto.model.ids import JobId
 from windlass_proto.model.states import LogStream
 
@@ -188,6 +189,8 @@ class FileLogStore:
             stored_bytes, layout = load_stream(self._path(key))
         except FileNotFoundError:
             return 0, Layout()
+        except OSError as error:
+            raise _unreadable(self._path(key), error) from error
         return layout.end(stored_bytes), layout
 
     def _read_bytes(self, key: StreamKey, length: int, position: int) -> bytes:
@@ -197,6 +200,8 @@ class FileLogStore:
             return b""
         try:
             return read_whole(descriptor, length, position)
+        except OSError as error:
+            raise _unreadable(self._path(key), error) from error
         finally:
             os.close(descriptor)
 
@@ -269,6 +274,10 @@ def _sync_names(streams: list[StreamFile], on_broken: Callable[[str], None]) -> 
     for stream in fresh:
         with stream.lock:
             stream.has_new_name = False
+
+
+def _unreadable(path: Path, error: OSError) -> Unavailable:
+    return Unavailable(f"the log file {path} cannot be read now: {error.strerror}")
 
 
 def _remember(memory: OrderedDict[_Key, _Value], key: _Key, value: _Value, *, limit: int) -> None:

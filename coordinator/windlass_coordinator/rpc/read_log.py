@@ -1,7 +1,7 @@
 """The server side of ReadLog: what is stored of one stream, and what comes while somebody follows it.
 
 A follower is woken by LogSignals when something was stored or the attempt ended; because a signal may be lost
-(another coordinator took the bytes in), it also looks by itself once a second.
+(another coordinator took the bytes in), it also looks by itself: once a second, less often with many others.
 """
 
 import asyncio
@@ -18,6 +18,8 @@ from windlass_proto.v1.jobs_pb2 import LogChunk
 
 _MAX_WATCHERS = 20_000
 _LOOK_EVERY = timedelta(seconds=1)
+_LOOKS_PER_S = 500
+"""Of all followers together; each look is a question to the database."""
 _WIRE_STATES = {
     LogState.STREAMING: jobs_pb2.LOG_STATE_STREAMING,
     LogState.COMPLETE: jobs_pb2.LOG_STATE_COMPLETE,
@@ -121,7 +123,7 @@ class LogTail:
                     yield chunk
                 if not follow or remaining == 0 or state is not LogState.STREAMING:
                     break
-                await _wait(changed)
+                await _wait(changed, self._signals.watcher_count)
         yield LogChunk(offset=position, state=_WIRE_STATES[state], attempt=now.attempt)
 
     async def _stored(
@@ -152,9 +154,9 @@ class LogTail:
         return await asyncio.to_thread(self._store.durable_end, key)
 
 
-async def _wait(changed: asyncio.Event) -> None:
+async def _wait(changed: asyncio.Event, followers: int) -> None:
     try:
-        async with asyncio.timeout(_LOOK_EVERY.total_seconds()):
+        async with asyncio.timeout(max(_LOOK_EVERY.total_seconds(), followers / _LOOKS_PER_S)):
             await changed.wait()
     except TimeoutError:
         return
