@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.simulation.coverage import Coverage
+from tests.simulation.end_checks import check_facts, check_logs
 from tests.simulation.ledger import Ledger
 from tests.simulation.oracle import expected_end
 from tests.simulation.store import Order, SimulatedStore
 from tests.simulation.world import SimulationFailure, World
 from tests.support.invariants import InvariantWatch
+from windlass_coordinator.logstore.base import LogStore
 from windlass_proto.model.ids import AttemptRef, Fence, TaskKey
 
 _JOBS = "SELECT job_id, deleted_at FROM jobs WHERE job_id NOT LIKE 'restored-%'"
 _RESULTS = ("SUCCEEDED", "FAILED", "STOPPED")
+_ENDED = (*_RESULTS, "LOST", "RELEASED")
+_BY_NODES = ("Report", "Release", "Heartbeat", "OpenSession", "AppendLog")
 _AttemptKey = tuple[int, int, int]
 
 
@@ -78,6 +82,7 @@ class Checks:
                 self._coverage.saw("attempt", before[4] if before else "-", f"-> {row[4]}")
                 self._world.note("attempt", ref_of(row), before[4] if before else "-", "->", row[4], row[7])
                 self._check_end(row)
+                self._check_actor(row, actors)
         self._attempts = seen
 
     def _note_claim(self, row: tuple[Any, ...]) -> None:
@@ -92,7 +97,16 @@ class Checks:
         if state == "SUCCEEDED" and (record is None or record.code != 0 or record.stopped):
             raise SimulationFailure(f"I7: {ref} SUCCEEDED, its exit record is {record}")
         if state in _RESULTS and ref in self._ledger.alive:
-            raise SimulationFailure(f"P22: {ref} is {state} and runs on {self._ledger.alive[ref]}")
+            raise SimulationFailure(f"P22: {ref} is {state} and runs on {self._ledger.alive[ref].node.name}")
+
+    def _check_actor(self, row: tuple[Any, ...], actors: Sequence[str]) -> None:
+        """What only nodes did can have ended attempts of theirs alone."""
+        if row[4] not in _ENDED or not all(actor.startswith(_BY_NODES) for actor in actors):
+            return
+        names = {actor.split()[-1] for actor in actors}
+        node = self._ledger.nodes.get(row[5])
+        if node is not None and node.name not in names:
+            raise SimulationFailure(f"I18: {ref_of(row)} of {node.name} was ended by {actors}")
 
     def _is_wanted(self, ref: AttemptRef) -> bool:
         """Whether the coordinator has not recorded this attempt's end yet."""
@@ -126,9 +140,11 @@ class Checks:
 
     # At the end
 
-    def at_the_end(self, coordinator: Any) -> None:
+    def at_the_end(self, archive: LogStore) -> None:
         self._check_submissions()
         self._check_oracle()
+        check_logs(self._store.rows, self._ledger, archive)
+        check_facts(self._store.rows)
 
     def _check_submissions(self) -> None:
         known = {job.job_id: job for job in self._ledger.jobs.values() if job.job_id is not None}

@@ -37,7 +37,7 @@ class Command(Process):
 
     def begin(self) -> None:
         self.start()
-        self.node.ledger.command_started(self.node, self.ref)
+        self.node.ledger.command_started(self)
         script, ref = self.script, self.ref
         is_bad = script.is_bad(ref.index, ref.attempt) and not script.prepare_fails
         run_s = script.run_s * self.world.rng.uniform(0.7, 1.3)
@@ -63,7 +63,7 @@ class Command(Process):
     def die(self) -> None:
         if self.is_alive:
             super().die()
-            self.node.ledger.command_ended(self.node, self.ref)
+            self.node.ledger.command_ended(self)
 
     def _write(self, length: int) -> None:
         if not self.keeper.is_alive:
@@ -88,12 +88,17 @@ class Keeper(Process):
         self.command: Command | None = None
         self.cause = ""
         self.agent: SimulatedSlot | None = None
+        self.was_paused = False
         self._lease = Lease(until_s=inf, kill_grace_s=inf)
         self._began_s = 0.0
 
     @property
     def _journal(self) -> SlotJournal:
         return self.node.disk.journals[self.number]
+
+    def pause(self, for_s: float) -> None:
+        super().pause(for_s)
+        self.was_paused = True
 
     # What the agent says
 

@@ -1,7 +1,7 @@
 """What really happened, kept by nobody in the system: the checks compare the records with it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from windlass_proto.model.specs import JobSpec
 from windlass_proto.model.states import LogStream
 
 if TYPE_CHECKING:
+    from tests.simulation.keeper import Command
     from tests.simulation.node import Node
 
 
@@ -35,12 +36,13 @@ class Ledger:
         self.jobs: dict[str, Submitted] = {}
         """By idempotency key."""
         self.starts: Counter[AttemptRef] = Counter()
-        self.alive: dict[AttemptRef, str] = {}
-        """Commands that run, with the name of their node."""
+        self.alive: dict[AttemptRef, Command] = {}
+        """Commands that run."""
+        self._started_at: dict[AttemptRef, float] = {}
         self.exits: dict[AttemptRef, ExitRecord] = {}
         self.acknowledged: dict[tuple[AttemptRef, LogStream], int] = {}
         self.nodes: dict[NodeKey, Node] = {}
-        self.is_wanted: IsWanted = lambda _: False
+        self.is_wanted: Callable[[AttemptRef], bool] = lambda _: False
         self.restored_at = -1.0
         self._intents: dict[str, set[AttemptRef]] = defaultdict(set)
         self._may_forget: dict[str, set[AttemptRef]] = defaultdict(set)
@@ -53,18 +55,39 @@ class Ledger:
     def intent_written(self, node: "Node", refs: Iterable[AttemptRef]) -> None:
         self._intents[node.name].update(refs)
 
-    def command_started(self, node: "Node", ref: AttemptRef) -> None:
+    def command_started(self, command: "Command") -> None:
+        node, ref = command.node, command.ref
         self._world.note("command started", node.name, ref)
         self.starts[ref] += 1
         if self.starts[ref] > 1:
             raise SimulationFailure(f"I15: {ref} was started {self.starts[ref]} times")
         if ref not in self._intents[node.name]:
             raise SimulationFailure(f"I15: {ref} was started on {node.name} without an intent")
-        self.alive[ref] = node.name
+        self._check_room(command)
+        if not command.script.may_overlap:
+            self._check_overlap(command)
+        self.alive[ref] = command
+        self._started_at[ref] = self._world.now
 
-    def command_ended(self, node: "Node", ref: AttemptRef) -> None:
-        self._world.note("command ended", node.name, ref)
-        self.alive.pop(ref, None)
+    def _check_room(self, command: "Command") -> None:
+        """Slots of the node that living keepers use."""
+        node = command.node
+        used = [one for one in self.alive.values() if one.node is node and one.keeper.is_alive]
+        if len(used) >= node.facts.slots:
+            raise SimulationFailure(f"I14: {node.name} has {node.facts.slots} slots and runs {len(used) + 1}")
+
+    def _check_overlap(self, command: "Command") -> None:
+        """Two at once are a broken promise, unless the keeper that had to prevent it could not."""
+        ref = command.ref
+        for other in self.alive.values():
+            same = (other.ref.task_key, other.ref.index) == (ref.task_key, ref.index)
+            is_kept = other.keeper.is_alive and not other.keeper.was_paused
+            if same and is_kept and self._started_at[other.ref] > self.restored_at:
+                raise SimulationFailure(f"C02: {ref} starts while {other.ref} runs on {other.node.name}")
+
+    def command_ended(self, command: "Command") -> None:
+        self._world.note("command ended", command.node.name, command.ref)
+        self.alive.pop(command.ref, None)
 
     def exit_recorded(self, node: "Node", record: ExitRecord) -> None:
         self._world.note("exit recorded", node.name, record.ref, record.code, record.signal, record.reason)
@@ -98,9 +121,7 @@ class Ledger:
     def restored(self, taken_at: float) -> None:
         """The database is that of `taken_at` again."""
         self.restored_at = self._world.now
+        self.acknowledged.clear()
         for job in self.jobs.values():
             if job.job_id is not None and job.acknowledged_at >= taken_at:
                 job.is_lost = True
-
-
-IsWanted = object

@@ -1,6 +1,9 @@
 """What goes wrong. Each run has its own choice of faults and rates, so that rare pairs meet often."""
 
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.simulation.checks import Memory
@@ -41,12 +44,20 @@ _FAILPOINTS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Backup:
+    content: bytes
+    logs: Path
+    taken_at: float
+    memory: Memory
+
+
 class Nemesis:
     def __init__(self, simulation: "Simulation") -> None:
         self._sim = simulation
         self._world, self._rng = simulation.world, simulation.world.rng
         self._is_over = False
-        self._backup: tuple[bytes, float, Memory] | None = None
+        self._backup: Backup | None = None
         self._kills = self._choose_failpoints()
         self._world.kill_probability = lambda name: self._kills.get(name, 0.0)
         faults = [fault for fault in self._faults() if self._rng.random() < 0.4]
@@ -137,15 +148,24 @@ class Nemesis:
     def take_backup_and_restore(self) -> None:
         coordinator = self._sim.coordinator
         if self._backup is None or self._rng.random() < 0.6:
-            self._backup = (coordinator.store.backup(), self._world.now, self._sim.checks.remember())
+            self._backup = self._take_backup()
             self._world.note("backup taken")
             return
-        content, taken_at, memory = self._backup
-        self._world.note("restored", taken_at)
+        self._world.note("restored", self._backup.taken_at)
         coordinator.die()
         coordinator.store.is_full = False
-        coordinator.store.restore(content, now=coordinator.wall())
-        self._sim.restored(taken_at, memory)
+        coordinator.store.restore(self._backup.content, now=coordinator.wall())
+        shutil.rmtree(coordinator.log_root, ignore_errors=True)
+        shutil.copytree(self._backup.logs, coordinator.log_root)
+        self._sim.restored(self._backup.taken_at, self._backup.memory)
+
+    def _take_backup(self) -> "Backup":
+        """The database first, then the logs, as `admin/backup.py` does."""
+        coordinator = self._sim.coordinator
+        logs = coordinator.log_root.with_name("backup")
+        shutil.rmtree(logs, ignore_errors=True)
+        shutil.copytree(coordinator.log_root, logs)
+        return Backup(coordinator.store.backup(), logs, self._world.now, self._sim.checks.remember())
 
     # Nodes
 

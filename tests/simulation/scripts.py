@@ -14,6 +14,8 @@ class CommandScript:
     hangs: bool = False
     """Bad instances never end by themselves."""
     ignores_term: bool = False
+    may_overlap: bool = True
+    """Whether another attempt of the instance may run at the same time (policy keep_going)."""
     out_bytes: int = 0
     prepare_s: float = 0.0
     prepare_fails: str = ""

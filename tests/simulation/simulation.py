@@ -156,7 +156,7 @@ class Simulation:
             self.world.run_until(self.world.now + _LOOK_EVERY_S)
         if why:
             raise SimulationFailure(f"not over {HEALED_S:g} s after the last fault: {why}")
-        self.checks.at_the_end(self.coordinator)
+        self.checks.at_the_end(self.coordinator.logs)
 
     def _heal(self) -> None:
         self.world.note("healed")

@@ -125,6 +125,7 @@ def _a_random_task(rng: Random, name: str, parents: list[TaskName]) -> TaskSpec:
     bad = tuple(index for index in range(instances) if rng.random() < 0.25)
     retries = rng.choice((0, 0, 1, 2, 3))
     until = rng.choice((0, min(1, retries), retries))
+    disconnect = rng.choice((_KEEP_GOING, _KEEP_GOING, *DisconnectPolicy))
     script: dict[str, Any] = {
         "run_s": rng.choice((0.02, 0.05, 0.5, 2.0, 8.0, 20.0)),
         "code": rng.choice((1, 2, 126)),
@@ -132,6 +133,7 @@ def _a_random_task(rng: Random, name: str, parents: list[TaskName]) -> TaskSpec:
         "until": until,
         "ignores_term": rng.random() < 0.2,
         "out_bytes": rng.choice((0, 0, 30, 200, 700)),
+        "may_overlap": disconnect is _KEEP_GOING,
     }
     more: dict[str, Any] = {}
     kind = rng.random()
@@ -148,7 +150,6 @@ def _a_random_task(rng: Random, name: str, parents: list[TaskName]) -> TaskSpec:
         more["outputs"] = (OutputMapping(source="out/", destination="oss://bucket/out/"),)
         script["upload_s"] = rng.choice((0.1, 1.0, 4.0))
         script["upload_fails"] = rng.random() < 0.1
-    disconnect = rng.choice((_KEEP_GOING, _KEEP_GOING, *DisconnectPolicy))
     if script.get("hangs"):
         more["timeout"] = timedelta(seconds=script["run_s"] * 3 + 2)
     return TaskSpec(
