@@ -11,7 +11,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import unquote
@@ -22,6 +22,13 @@ from windlass_coordinator.core.overload import OverloadLimits
 
 STRANGER_TIME = timedelta(seconds=30)
 """A connection without a valid credential is closed after it; a look later at the latest."""
+FIRST_CALL_TIME = timedelta(seconds=10)
+"""A connection is left alone for it even when there are too many of them."""
+_LONGEST_PATIENCE_S = 120.0
+_PATIENCE_LEFT = 0.95
+"""From one look to the next."""
+PUT_OFF_TIME = timedelta(seconds=90)
+"""Who was told to come again later is no stranger for it: closed connections would only be made anew."""
 _LOOK_EVERY = timedelta(seconds=2)
 _BURST_S = 20.0
 _DESCRIPTORS = "/proc/self/fd"
@@ -41,6 +48,8 @@ class Peers:
         """Has sent a valid credential."""
         self.condemned: set[str] = set()
         """Is to be closed."""
+        self.put_off: dict[str, float] = {}
+        """Since when: it has sent something like a credential and was refused before that was looked at."""
         self._offences: dict[str, tuple[float, float]] = {}
 
     def offend(self, peer: str) -> None:
@@ -52,8 +61,18 @@ class Peers:
         if level > self._offences_per_s * _BURST_S:
             self.condemned.add(peer)
 
+    def ask_again_later(self, peer: str) -> None:
+        """A call with something like a credential was one too many just now."""
+        self.put_off[peer] = self._clock()
+
+    def is_put_off(self, peer: str) -> bool:
+        since_s = self.put_off.get(peer)
+        return since_s is not None and self._clock() - since_s <= PUT_OFF_TIME.total_seconds()
+
     def keep_only(self, connected: set[str]) -> None:
         """Forgets connections that are no more."""
+        for peer in self.put_off.keys() - connected:
+            del self.put_off[peer]
         self.proven &= connected
         self.condemned &= connected
         for peer in self._offences.keys() - connected:
@@ -65,6 +84,7 @@ class _Connection:
     inode: int
     peer: str
     since_s: float
+    is_proven: bool = False
 
 
 class ConnectionWatch:
@@ -76,6 +96,7 @@ class ConnectionWatch:
         self._most_strangers = limits.strangers
         self._known: dict[int, _Connection | int] = {}
         """By descriptor: a connection, or the inode of what is none of ours."""
+        self._slowest_s = 0.0
         self.count = 0
         self.strangers = 0
         self.closed = 0
@@ -95,21 +116,36 @@ class ConnectionWatch:
         """The descriptors of those to be closed."""
         self._peers.keep_only({connection.peer for connection in connections.values()})
         now = time.monotonic()
-        strangers = [
+        patience_s = self._patience_s(connections.values(), now)
+        strangers = sorted(
             (connection.since_s, descriptor)
             for descriptor, connection in connections.items()
-            if connection.peer not in self._peers.proven
-        ]
+            if not connection.is_proven and not self._peers.is_put_off(connection.peer)
+        )
         self.count, self.strangers = len(connections), len(strangers)
-        strangers.sort()
-        surplus = strangers[: max(0, len(strangers) - self._most_strangers)]
-        too_old = [one for one in strangers if now - one[0] > STRANGER_TIME.total_seconds()]
+        first_call_s, stranger_s = FIRST_CALL_TIME.total_seconds(), STRANGER_TIME.total_seconds()
+        surplus = [
+            one
+            for one in strangers[: max(0, len(strangers) - self._most_strangers)]
+            if now - one[0] > max(first_call_s, patience_s)
+        ]
+        too_old = [one for one in strangers if now - one[0] > max(stranger_s, patience_s)]
         condemned = [
             descriptor
             for descriptor, connection in connections.items()
             if connection.peer in self._peers.condemned
         ]
         return list({descriptor for _, descriptor in (*surplus, *too_old)} | set(condemned))
+
+    def _patience_s(self, connections: Iterable[_Connection], now: float) -> float:
+        """Twice as long as the slowest of late took from connecting until a call of it was looked at: when
+        ten thousand agents come back at once, it is us who are late."""
+        self._slowest_s *= _PATIENCE_LEFT
+        for connection in connections:
+            if not connection.is_proven and connection.peer in self._peers.proven:
+                connection.is_proven = True
+                self._slowest_s = max(self._slowest_s, now - connection.since_s)
+        return min(2 * self._slowest_s, _LONGEST_PATIENCE_S)
 
     def _connections(self) -> dict[int, _Connection]:
         """Runs in a worker thread, which alone touches what is known."""

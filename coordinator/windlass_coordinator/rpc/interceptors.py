@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import AbstractContextManager, aclosing, nullcontext, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,6 +24,7 @@ from windlass_coordinator.auth.identity import (
     Unauthenticated,
     UserIdentity,
 )
+from windlass_coordinator.auth.tokens import parse_token
 from windlass_coordinator.core.overload import OverloadLimits
 from windlass_coordinator.rpc.connections import Peers, peer_of
 from windlass_coordinator.rpc.overload import Gate, Overload
@@ -129,9 +130,18 @@ class CallGuard(grpc.aio.ServerInterceptor):
                 self._peers.offend(peer_of(context.peer()))
                 raise
             except Exception as error:  # noqa: BLE001 (whatever it is, the caller gets a status)
+                self._note_put_off(context, error)
                 await _abort(context, method, error)
 
         return guarded
+
+    def _note_put_off(self, context: Context, error: Exception) -> None:
+        """Refused before anybody looked at its credential: that is no offence of the caller's."""
+        peer = peer_of(context.peer())
+        if isinstance(error, Overloaded) and peer not in self._peers.proven:
+            with suppress(Unauthenticated):
+                if parse_token(_bearer_token(context)) is not None:
+                    self._peers.ask_again_later(peer)
 
     def _many(self, method: str, serve: Handler) -> Handler:
         if not inspect.isasyncgenfunction(serve):

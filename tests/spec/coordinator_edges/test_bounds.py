@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from windlass_coordinator.core.overload import OverloadLimits
-from windlass_coordinator.rpc.connections import Peers, peer_name, peer_of
+from windlass_coordinator.rpc.connections import PUT_OFF_TIME, Peers, peer_name, peer_of
 from windlass_coordinator.rpc.overload import Gate, Overload, RateGate
 from windlass_coordinator.stores.condition import StoreCondition
 from windlass_coordinator.stores.lanes import Lane
@@ -173,6 +173,21 @@ def test_a_connection_may_offend_now_and_then_but_not_on_and_on() -> None:
     assert peers.condemned == {"flooding"}
     peers.keep_only({"patient"})
     assert peers.condemned == set()
+
+
+def test_who_was_told_to_come_again_is_no_stranger_until_then() -> None:
+    clock = Clock()
+    peers = Peers(LIMITS, clock=clock)
+    peers.ask_again_later("herd")
+
+    clock.seconds += PUT_OFF_TIME.total_seconds()
+    assert peers.is_put_off("herd")
+    assert not peers.is_put_off("idle")
+    clock.seconds += 1
+    assert not peers.is_put_off("herd")
+    peers.ask_again_later("herd")
+    peers.keep_only(set())
+    assert not peers.is_put_off("herd")
 
 
 @pytest.mark.parametrize(
