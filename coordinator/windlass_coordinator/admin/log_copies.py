@@ -8,13 +8,13 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from windlass_coordinator.logstore.disk import make_private_directories
 from windlass_proto.errors import Conflict
 
 LOGS_FOLDER = "logs"
@@ -55,7 +55,7 @@ def copy_logs(database: Path, logs: Path, target: Path) -> CopiedLogs:
             for part in (stream, stream.with_name(stream.name + ".gaps")):
                 if not (logs / part).exists():
                     continue
-                digest, length = _copy(logs / part, target / LOGS_FOLDER / part)
+                digest, length = _copy(logs / part, target / LOGS_FOLDER / part, root=target)
                 line = {"path": f"{LOGS_FOLDER}/{part}", "bytes": length, "sha256": digest}
                 manifest.write(json.dumps(line) + "\n")
                 files, copied_bytes = files + 1, copied_bytes + length
@@ -78,8 +78,8 @@ def check_manifest(backup: Path) -> None:
                 raise Conflict(f"{backup}: {told['path']} is not what was backed up")
 
 
-def _copy(source: Path, target: Path) -> tuple[str, int]:
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+def _copy(source: Path, target: Path, *, root: Path) -> tuple[str, int]:
+    make_private_directories(target.parent, above=root)
     digest = hashlib.sha256()
     with source.open("rb") as original, open(target, "xb", opener=_private) as copy:
         while chunk := original.read(_CHUNK_BYTES):
@@ -95,13 +95,12 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def restore_logs(database: Path, logs: Path, target: Path) -> CopiedLogs:
-    """Copies to the folder `target` what of `logs` belongs to attempts of the database."""
+def restore_logs(database: Path, logs: Path, data: Path) -> CopiedLogs:
+    """Copies into the data directory what of `logs` belongs to attempts of the database."""
     files = copied_bytes = 0
     for stream in known_streams(database, logs):
         for part in (stream, stream.with_name(stream.name + ".gaps")):
             if (logs / part).exists():
-                (target / part).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                shutil.copyfile(logs / part, target / part)
-                files, copied_bytes = files + 1, copied_bytes + (target / part).stat().st_size
+                _, length = _copy(logs / part, data / LOGS_FOLDER / part, root=data)
+                files, copied_bytes = files + 1, copied_bytes + length
     return CopiedLogs(files=files, bytes=copied_bytes)

@@ -133,7 +133,7 @@ def _fill(draft: Path, data: Path, source: Path, database: Path, logs: Path | No
     _check(target, source)
     previous, incarnation, jobs, noted = _begin_incarnation(target, source)
     sync_file(target)
-    copied = _restore_logs(target, source, logs, draft / LOGS_FOLDER)
+    copied = _restore_logs(target, source, logs, draft)
     return RestoreReport(
         data=data,
         source=source,
@@ -199,10 +199,10 @@ def _write_note(note: Path, incarnation: int) -> bool:
     return True
 
 
-def _restore_logs(database: Path, source: Path, given: Path | None, target: Path) -> CopiedLogs | None:
+def _restore_logs(database: Path, source: Path, given: Path | None, draft: Path) -> CopiedLogs | None:
     if given is not None and not given.is_dir():
         raise NotFound(f"there is no folder {given} with logs")
     if given is None and (source / MANIFEST_FILE).is_file():
         check_manifest(source)
     logs = given or source / LOGS_FOLDER
-    return restore_logs(database, logs, target) if logs.is_dir() else None
+    return restore_logs(database, logs, draft) if logs.is_dir() else None
