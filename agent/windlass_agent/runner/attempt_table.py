@@ -16,7 +16,7 @@ from windlass_agent.runner.live_attempt import LiveAttempt
 from windlass_agent.spool.attempt_dir import OutputSpool
 from windlass_proto.failpoints import reach
 from windlass_proto.model.assignments import InventoryItem
-from windlass_proto.model.events import Happening, Started
+from windlass_proto.model.events import Exited, Happening, LostOnNode, Started
 from windlass_proto.model.ids import AttemptRef
 from windlass_proto.model.states import AttemptPhase, LogStream
 
@@ -84,7 +84,14 @@ class AttemptTable:
     def tell_again(self, attempt: LiveAttempt, from_seq: int) -> None:
         if attempt.phase is AttemptPhase.RUNNING:
             self._events.tell(attempt.ref, _STARTED)
+        had_all = attempt.is_acknowledged and attempt.logs_complete
         attempt.is_acknowledged = False
+        ends = _log_ends(attempt)
+        if had_all and ends is not None:
+            # Whoever asks for what it had was restored from a backup: it may lack the output too.
+            attempt.logs_complete = False
+            self.watch_logs(attempt)
+            self.logs_ended(attempt, ends)
         for what in attempt.results:
             if seq_of(what) >= from_seq:
                 self._events.tell(attempt.ref, what)
@@ -141,6 +148,14 @@ class AttemptTable:
         """Of those that are here: which have ended, and which have not."""
         found = [attempt for ref in refs if (attempt := self._live.get(ref)) is not None]
         return [one for one in found if one.has_ended], [one for one in found if not one.has_ended]
+
+
+def _log_ends(attempt: LiveAttempt) -> tuple[int, int] | None:
+    """What it was told to have written; None when it wrote nothing."""
+    for what in attempt.results:
+        if isinstance(what, Exited | LostOnNode):
+            return what.stdout_end, what.stderr_end
+    return None
 
 
 def names(attempt: LiveAttempt) -> dict[str, object]:
