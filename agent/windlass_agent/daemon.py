@@ -120,6 +120,7 @@ async def run_agent(
             directory=state.slot(number),
             containment=containment,
             evidence=state.evidence,
+            installed_build=node.installed_version,
             on_record=on_record,
             on_keeper_lost=on_keeper_lost,
             settings=KeeperSettings(

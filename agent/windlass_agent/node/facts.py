@@ -29,7 +29,7 @@ def node_facts(*, name: str, slots: int, containment: str) -> NodeFacts:
         slots=slots,
         cpu=float(psutil.cpu_count() or 1),
         memory_bytes=psutil.virtual_memory().total,
-        agent_version=_version(),
+        agent_version=installed_version(),
         os=f"{platform.system()} {platform.release()} {platform.machine()}",
         containment=containment,
     )
@@ -56,7 +56,8 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def _version() -> str:
+def installed_version() -> str:
+    """Of what is installed now: after an upgrade under a running agent that is not the agent's own."""
     try:
         return version("windlass")
     except PackageNotFoundError:  # run from a source tree that was never installed

@@ -106,9 +106,11 @@ class Slot:
         on_keeper_lost: Callable[[int, tuple[AttemptRef, ...], LostOnNode | PrepareFailed], None],
         settings: KeeperSettings,
         evidence: Evidence | None = None,
+        installed_build: Callable[[], str] | None = None,
     ) -> None:
+        """A keeper is started from the files that are installed then, whichever build the agent is."""
         self.number = number
-        self._evidence = evidence
+        self._evidence, self._installed_build = evidence, installed_build
         self._directory = SlotDir(directory)
         self._containment = containment
         self._on_record = on_record
@@ -294,7 +296,9 @@ class Slot:
         try:
             self._directory.make()
             groups = self._containment.slot_groups(self.number)
-            self._pid, sock = start_keeper(self._directory, groups, self._settings)
+            build = self._installed_build() if self._installed_build else self._settings.build
+            settings = replace(self._settings, build=build)
+            self._pid, sock = start_keeper(self._directory, groups, settings)
         except OSError as error:
             self._on_failed_start(str(error))
             return
