@@ -169,7 +169,9 @@ async def test_a18_a_backup_of_a_running_coordinator_is_restored_and_agents_brin
     early = await world.submit(
         world.task(f"echo early; {during.wait}; exit 3"), fail_on_instance_failure=False
     )
-    long = await world.submit(world.task(f"echo long; {after.wait}; exit 4"), fail_on_instance_failure=False)
+    long = await world.submit(
+        world.task(f"echo long; {after.wait}; echo end; exit 4"), fail_on_instance_failure=False
+    )
     await world.until_started(early)
     await world.until_started(long)
     backup = world.directory / "backup"
@@ -193,6 +195,8 @@ async def test_a18_a_backup_of_a_running_coordinator_is_restored_and_agents_brin
         assert (await world.wait(job)).state is JobState.FAILED
         assert (await world.attempts(job))[-1].exit_code == code
     assert [attempt.state for attempt in await world.attempts(long)] == [AttemptState.FAILED]
+    assert await world.log(early) == b"early\n"
+    assert await world.log(long) == b"long\nend\n"
     with pytest.raises(WindlassError):
         await world.client.get(lost)
     fresh = await world.submit("true")

@@ -26,8 +26,10 @@ async def test_c06_calls_that_arrive_up_to_three_times_change_nothing(
 ) -> None:
     size, rng = profile.of(quick=20, full=400), random.Random(6)
     proxy = proxy_of(world)
-    proxy.otherwise = Rule(deliveries=lambda: rng.randint(1, 3), loses_reply=seldom(6, share=0.15))
     await world.start(agents=2, slots=4, settings=LATE, via=proxy.address)
+    proxy.otherwise = Rule(deliveries=lambda: rng.randint(1, 3), loses_reply=seldom(6, share=0.15))
+    world.agents[0].kill()
+    world.agents[0].start_again()
     async with world.new_client(via=proxy.address) as client:
         spec = world.job(
             world.task("exit $((WINDLASS_INDEX % 3))", name="a", instances=size, max_retries=1),
