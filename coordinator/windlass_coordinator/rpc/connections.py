@@ -69,13 +69,17 @@ class Peers:
         since_s = self.put_off.get(peer)
         return since_s is not None and self._clock() - since_s <= PUT_OFF_TIME.total_seconds()
 
-    def keep_only(self, connected: set[str]) -> None:
-        """Forgets connections that are no more."""
-        for peer in self.put_off.keys() - connected:
+    def known(self) -> set[str]:
+        """All of whom something is remembered."""
+        return self.proven | self.condemned | self.put_off.keys() | self._offences.keys()
+
+    def forget(self, gone: set[str]) -> None:
+        """These connections are no more."""
+        self.proven -= gone
+        self.condemned -= gone
+        for peer in self.put_off.keys() & gone:
             del self.put_off[peer]
-        self.proven &= connected
-        self.condemned &= connected
-        for peer in self._offences.keys() - connected:
+        for peer in self._offences.keys() & gone:
             del self._offences[peer]
 
 
@@ -105,7 +109,10 @@ class ConnectionWatch:
         """Until cancelled."""
         while True:
             await asyncio.sleep(_LOOK_EVERY.total_seconds())
+            # Who comes while we look may be missing from the picture, and is not gone.
+            known = self._peers.known()
             connections = await asyncio.to_thread(self._connections)
+            self._peers.forget(known - {connection.peer for connection in connections.values()})
             unwanted = self._judge(connections)
             for descriptor in unwanted:
                 self.closed += _shut_down(descriptor, self._known.get(descriptor))
@@ -114,7 +121,6 @@ class ConnectionWatch:
 
     def _judge(self, connections: dict[int, _Connection]) -> list[int]:
         """The descriptors of those to be closed."""
-        self._peers.keep_only({connection.peer for connection in connections.values()})
         now = time.monotonic()
         patience_s = self._patience_s(connections.values(), now)
         strangers = sorted(

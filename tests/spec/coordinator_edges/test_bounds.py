@@ -171,7 +171,7 @@ def test_a_connection_may_offend_now_and_then_but_not_on_and_on() -> None:
         peers.offend("flooding")
 
     assert peers.condemned == {"flooding"}
-    peers.keep_only({"patient"})
+    peers.forget({"flooding"})
     assert peers.condemned == set()
 
 
@@ -186,7 +186,7 @@ def test_who_was_told_to_come_again_is_no_stranger_until_then() -> None:
     clock.seconds += 1
     assert not peers.is_put_off("herd")
     peers.ask_again_later("herd")
-    peers.keep_only(set())
+    peers.forget(peers.known())
     assert not peers.is_put_off("herd")
 
 
