@@ -143,7 +143,7 @@ async def test_b04_a_command_that_was_replaced_is_ended_when_its_agent_comes_bac
     await world.start(agents=2, slots=1)
     gate = world.gate()
     job = await world.submit(world.task(gate.wait, ticks=True))
-    await world.until_started(job)
+    await world.until_running(job)
     (attempt,) = await world.attempts(job)
     (lost,) = [one for one in world.agents if one.name == attempt.node_name]
     lost.kill()
@@ -211,10 +211,10 @@ async def test_b23_around_a_start_either_nothing_ran_or_a_record_exists(world: W
     await world.until(lambda: agent.keepers() == [])
     agent.start_again()
     assert (await world.wait(job)).state is JobState.SUCCEEDED
-    first, second = await world.attempts(job)
-    assert (first.state, first.failure) == (AttemptState.LOST, FailureKind.INFRA_KEEPER_LOST)
-    assert second.state is AttemptState.SUCCEEDED
-    assert [entry.attempt for entry in world.ledger.starts(job)] == [2]
+    *lost, last = await world.attempts(job)  # the agent may have tried a second keeper before it died
+    assert {(one.state, one.failure) for one in lost} == {(AttemptState.LOST, FailureKind.INFRA_KEEPER_LOST)}
+    assert last.state is AttemptState.SUCCEEDED
+    assert [entry.attempt for entry in world.ledger.starts(job)] == [last.attempt]
 
 
 @scenario("B23", quick=False)

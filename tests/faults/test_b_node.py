@@ -29,7 +29,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 async def running_jobs(world: World, count: int, wait: str) -> list[JobId]:
     jobs = [await world.submit(world.task(wait)) for _ in range(count)]
     for job in jobs:
-        await world.until_started(job)
+        await world.until_running(job)
     return jobs
 
 
@@ -46,8 +46,8 @@ async def test_b15_attempts_of_an_earlier_boot_without_a_record_are_lost(world: 
     gate, ends = world.gate(), world.gate()
     running = await world.submit(world.task(gate.wait, name="running"))
     ended = await world.submit(world.task(f"{ends.wait}; exit 4", name="ended"))
-    await world.until_started(running)
-    await world.until_started(ended)
+    await world.until_running(running)
+    await world.until_running(ended)
     agent.kill()
     ends.open()
     await world.until(lambda: b'"exit"' in _journals(agent))
@@ -142,8 +142,8 @@ async def test_b16_a_damaged_exit_record_is_never_a_success(world: World) -> Non
     agent.start_again()
     for job in jobs:
         assert (await world.wait(job)).state is JobState.SUCCEEDED
-    states = sorted([attempt.state for attempt in await world.attempts(job)] for job in jobs)
-    assert states == [[AttemptState.LOST, AttemptState.SUCCEEDED], [AttemptState.SUCCEEDED]]
+    states = [[attempt.state for attempt in await world.attempts(job)] for job in jobs]
+    assert sorted(states) == [[AttemptState.LOST, AttemptState.SUCCEEDED], [AttemptState.SUCCEEDED]]
     assert read_json_lines(journal).damaged or not journal.exists()
 
 
@@ -153,7 +153,7 @@ async def test_b17_what_ran_for_a_deleted_state_directory_is_ended_by_its_agent(
     (agent,) = world.agents
     gate = world.gate()
     job = await world.submit(world.task(gate.wait))
-    await world.until_started(job)
+    await world.until_running(job)
     commands, keepers = agent.commands(), agent.keepers()
     shutil.rmtree(agent.state)
     assert await asyncio.to_thread(agent.exit_code) == 1
@@ -173,7 +173,7 @@ async def test_b17_what_a_deleted_state_directory_left_is_found_by_the_next_agen
     (agent,) = world.agents
     gate = world.gate()
     job = await world.submit(world.task(gate.wait))
-    await world.until_started(job)
+    await world.until_running(job)
     commands, keepers = agent.commands(), agent.keepers()
     agent.kill()
     shutil.rmtree(agent.state)
@@ -230,7 +230,7 @@ async def test_b24_a_preempted_nodes_work_is_ended_told_and_replaced_at_once(wor
     gate = world.gate()
     polite = f"trap 'echo told; exit 0' TERM; {gate.wait}"
     job = await world.submit(world.task(polite, ticks=False))
-    await world.until_started(job)
+    await world.until_running(job)
     (attempt,) = await world.attempts(job)
     (leaving,) = [one for one in world.agents if one.name == attempt.node_name]
     noticed_at = boot_seconds()
@@ -255,7 +255,7 @@ async def test_b24_a_command_that_ignores_the_notice_is_killed_in_time(world: Wo
     await world.start(agents=2, slots=1)
     gate = world.gate()
     job = await world.submit(world.task(f"[ $WINDLASS_ATTEMPT -gt 1 ] || (trap '' TERM; {gate.wait})"))
-    await world.until_started(job)
+    await world.until_running(job)
     (attempt,) = await world.attempts(job)
     (leaving,) = [one for one in world.agents if one.name == attempt.node_name]
     leaving.settings["WORK_KILL_GRACE"] = "60s"

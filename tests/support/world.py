@@ -37,9 +37,10 @@ from windlass.client import Client
 from windlass.profile import Profile
 from windlass_coordinator.config import Settings
 from windlass_coordinator.settings_tree import paths
+from windlass_proto.errors import Conflict
 from windlass_proto.model.ids import ClusterName, JobId, TaskName
 from windlass_proto.model.specs import Command, JobSpec, ShellLine, TaskSpec
-from windlass_proto.model.states import LogStream, NodeState
+from windlass_proto.model.states import AttemptState, LogStream, NodeState
 from windlass_proto.model.status import AttemptStatus, InstanceStatus, JobStatus
 
 WITHIN_S = 60.0
@@ -299,6 +300,16 @@ class World:
 
         await until(started)
 
+    async def until_running(self, job_id: JobId, count: int = 1) -> None:
+        """Until the coordinator knows of so many newest attempts that they run. What it has not heard of as
+        begun is given back when its node dies, not lost."""
+
+        async def is_known() -> bool:
+            found = [one async for one in self.client.instances(job_id)]
+            return len([o for o in found if o.attempts[-1].state is AttemptState.RUNNING]) >= count
+
+        await until(is_known)
+
     async def until(self, condition: Callable[[], "bool | Awaitable[bool]"]) -> None:
         """Looks again and again until it holds."""
 
@@ -345,7 +356,8 @@ class World:
         """Stops what is still open and waits until nothing is left to do: L1-L5 of protocol.md."""
         async for job in self.client.list():
             if not job.state.is_terminal:
-                await self.stop(job.job_id)
+                with suppress(Conflict):  # it has ended meanwhile
+                    await self.stop(job.job_id)
                 await self.wait(job.job_id)
         agents = [agent for agent in self.agents if agent.is_running]
         for agent in agents:
