@@ -34,7 +34,7 @@ from windlass_proto.model.specs import JobSpec
 
 POLICY = RetryPolicy(base=timedelta(milliseconds=1), ceiling=timedelta(milliseconds=5), infra_limit=1000)
 RULES = Rules(retry=POLICY, jitter=random.random)
-SECONDS = 6.0
+SECONDS = 4.0
 NODES = 6
 THREADS = 10
 
