@@ -55,7 +55,8 @@ def _look_at_header(file: Path) -> Finding | None:
             "database.there",
             file,
             "there is none",
-            do="name the right directory; or start a coordinator to make a new one; or restore a backup",
+            do="name the right directory, start a coordinator to make a new one, or restore a backup; "
+            "with --store the database is PostgreSQL's, and there is none here",
         )
     if not file.is_file():
         return problem("database.there", file, "it is not a file", do=_RESTORE)
