@@ -76,6 +76,8 @@ class Channels:
             *_OPTIONS,
             ("grpc.keepalive_time_ms", _milliseconds(keepalive)),
             ("grpc.keepalive_timeout_ms", _milliseconds(keepalive_timeout)),
+            # Without it the ping of the keepalive itself would be waited for a minute.
+            ("grpc.http2.ping_timeout_ms", _milliseconds(keepalive_timeout)),
         )
         address = grpc_target(target)
         self._control = grpc.aio.insecure_channel(address, options=options)
