@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,35 @@ def test_two_writers_of_one_stream_agree(store: LogStore) -> None:
     assert append(old, a_key(), offset=5, data=b"!").end == 6
     old.sync()
     assert everything(store, a_key()) == b"hello!"
+
+
+def test_two_coordinators_whose_agent_goes_from_one_to_the_other_agree(reopen: Opener) -> None:
+    key, here, there = a_key(), reopen(), reopen()
+    content = b""
+    for number, store in enumerate([here, there, here, there, there, here]):
+        piece = f"piece {number}\n".encode()
+        # The other one's last piece comes again: its acknowledgement was lost.
+        repeated = content[-8:] + piece
+        offset = len(content) - len(content[-8:])
+        with closing(store.open_writer()) as writer:
+            outcome = writer.append(key, offset=offset, data=repeated, crc32=zlib.crc32(repeated))
+            writer.sync()
+        content += piece
+        assert outcome == AppendOutcome(verdict=AppendVerdict.STORED, end=len(content))
+        for reader in (here, there):
+            assert reader.durable_end(key) == len(content)
+            assert reader.read(key, offset=0, limit=1000) == LogSlice(offset=0, data=content)
+    with closing(there.open_writer()) as writer:
+        writer.append_gap(key, offset=len(content), length=100, reason="lost")
+        writer.sync()
+    assert [one.durable_end(key) for one in (here, there)] == [len(content) + 100] * 2
+    with closing(here.open_writer()) as writer:
+        last = writer.append(key, offset=len(content) + 100, data=b"end", crc32=zlib.crc32(b"end"))
+        writer.sync()
+    assert last.end == len(content) + 103
+    assert there.gaps(key) == (Gap(offset=len(content), length=100, reason="lost"),)
+    behind = len(content) + 100
+    assert there.read(key, offset=behind, limit=9) == LogSlice(offset=behind, data=b"end")
 
 
 def test_a_deleted_job_is_forgotten_and_takes_nothing_more(store: LogStore) -> None:

@@ -15,7 +15,7 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,7 +29,7 @@ from windlass_coordinator.logstore.base import (
 )
 from windlass_coordinator.logstore.disk import EarlyWriteback, read_whole, sync_directory
 from windlass_coordinator.logstore.layout import Layout
-from windlass_coordinator.logstore.stream_file import StreamFile, load_stream, unsynced
+from windlass_coordinator.logstore.stream_file import StreamFile, load_stream, sizes_of, unsynced
 from windlass_proto.errors import Unavailable
 from windlass_proto.model.ids import JobId
 from windlass_proto.model.states import LogStream
@@ -45,6 +45,14 @@ _OTHER = {LogStream.STDOUT: LogStream.STDERR, LogStream.STDERR: LogStream.STDOUT
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 _SAFE_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class _ClosedEnd:
+    """Where a stream ended when it was closed, and what its two files measured then."""
+
+    end: int
+    sizes: tuple[int, int]
 
 
 class FileLogStore:
@@ -66,24 +74,30 @@ class FileLogStore:
         self._writeback = EarlyWriteback()
         self._lock = threading.Lock()
         self._open: OrderedDict[StreamKey, StreamFile] = OrderedDict()
-        self._closed_ends: OrderedDict[StreamKey, int] = OrderedDict()
+        self._closed_ends: OrderedDict[StreamKey, _ClosedEnd] = OrderedDict()
         self._deleted: OrderedDict[JobId, None] = OrderedDict()
 
     def open_writer(self) -> "FileLogWriter":
         return FileLogWriter(self)
 
     def durable_end(self, key: StreamKey) -> int:
+        # Another coordinator may have written since.
+        sizes = sizes_of(self._path(key))
         with self._lock:
             stream = self._open.get(key)
-            if stream is not None and not stream.is_closed:
+            if stream is not None and not stream.is_closed and stream.sizes == sizes:
                 return stream.durable_end
-            known_end = self._closed_ends.get(key)
-            if known_end is not None:
-                return known_end
-        if not self._path(key).exists():
+            known = self._closed_ends.get(key)
+            if known is not None and known.sizes == sizes:
+                return known.end
+        if sizes == (0, 0):
             return 0
-        found = self.stream(key)
-        return found.durable_end if found is not None else 0
+        while (found := self.stream(key)) is not None:
+            with found.lock:
+                if not found.is_closed:
+                    found.catch_up()
+                    return found.durable_end
+        return 0
 
     def read(self, key: StreamKey, *, offset: int, limit: int) -> LogSlice | Gap:
         end, layout = self._durable_layout(key)
@@ -135,7 +149,7 @@ class FileLogStore:
                 self._path(key),
                 root=self._root,
                 writeback=self._writeback,
-                known_end=self._closed_ends.get(key),
+                known_end=self._known_end(key),
                 on_broken=self.on_broken,
             )
             self._closed_ends.pop(key, None)
@@ -157,6 +171,10 @@ class FileLogStore:
         except OSError:
             return stored_bytes <= self._attempt_quota_bytes
 
+    def _known_end(self, key: StreamKey) -> int | None:
+        known = self._closed_ends.get(key)
+        return known.end if known is not None and known.sizes == sizes_of(self._path(key)) else None
+
     def _make_room(self) -> None:
         """Closes streams used longest ago; those in use at this moment are passed over."""
         excess = len(self._open) - self._max_open_streams
@@ -170,7 +188,8 @@ class FileLogStore:
                 if not stream.is_closed:
                     stream.sync()
                     stream.close()
-                    _remember(self._closed_ends, key, stream.durable_end, limit=_REMEMBERED_ENDS)
+                    closed = _ClosedEnd(stream.durable_end, stream.sizes)
+                    _remember(self._closed_ends, key, closed, limit=_REMEMBERED_ENDS)
             finally:
                 stream.lock.release()
             del self._open[key]
@@ -179,10 +198,12 @@ class FileLogStore:
                 return
 
     def _durable_layout(self, key: StreamKey) -> tuple[int, Layout]:
-        """The durable end and gaps that cover at least what lies below it."""
+        """The durable end and gaps that cover at least what lies below it. What another coordinator has
+        written counts from the moment that it can be seen."""
+        sizes = sizes_of(self._path(key))
         with self._lock:
             stream = self._open.get(key)
-            if stream is not None and not stream.is_closed:
+            if stream is not None and not stream.is_closed and stream.sizes == sizes:
                 end = stream.durable_end
                 return end, stream.layout
         try:

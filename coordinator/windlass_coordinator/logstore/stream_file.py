@@ -5,13 +5,17 @@ A kill at any point leaves a state that goes on rightly:
 - a torn write of bytes is a shorter file, and the agent sends the rest again;
 - a gap is on disk before any byte behind it is written, or those bytes would be taken for the lost ones;
 - a gap whose preceding bytes did not reach the disk was never acknowledged, and is cut off at the next open.
+
+Several coordinators may have the same stream open, one after the other and for a moment at once, as its agent
+dials another one. So each append holds the file's lock, and looks first whether another has written.
 """
 
 import contextlib
 import errno
+import fcntl
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from windlass_coordinator.logstore.base import AppendOutcome, AppendVerdict, DiskRefused, Gap
@@ -36,6 +40,18 @@ _MIN_WRITEBACK_BYTES = 4 << 20
 def gaps_path(path: Path) -> Path:
     """Where the gaps of the stream at `path` are."""
     return path.with_name(path.name + ".gaps")
+
+
+def sizes_of(path: Path) -> tuple[int, int]:
+    """Of the bytes at `path` and of the gaps beside them; 0 for what is not there."""
+    return _size(path), _size(gaps_path(path))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def load_stream(path: Path) -> tuple[int, Layout]:
@@ -71,7 +87,9 @@ class StreamFile:
         except OSError as error:
             raise _refused("open", path, error) from error
         try:
-            self.stored_bytes, self.layout = self._load()
+            self._gap_bytes = 0
+            with self._alone():
+                self.stored_bytes, self.layout = self._load()
             self._written_back = self.stored_bytes
             self.has_new_name = known_end is None
             self.durable_end = known_end or 0
@@ -96,6 +114,11 @@ class StreamFile:
 
     def append(self, data: bytes, *, offset: int) -> AppendOutcome:
         """Stores what of `data` lies beyond the end; compares the rest with what is stored."""
+        with self._alone():
+            self._catch_up()
+            return self._append(data, offset)
+
+    def _append(self, data: bytes, offset: int) -> AppendOutcome:
         end = self.end
         if offset > end:
             return AppendOutcome(verdict=AppendVerdict.AHEAD, end=end)
@@ -110,6 +133,11 @@ class StreamFile:
 
     def append_gap(self, *, offset: int, length: int, reason: str) -> AppendOutcome:
         """Declares what of the gap lies beyond the end; its line is on disk when this returns."""
+        with self._alone():
+            self._catch_up()
+            return self._append_gap(offset, length, reason)
+
+    def _append_gap(self, offset: int, length: int, reason: str) -> AppendOutcome:
         end = self.end
         if offset > end:
             return AppendOutcome(verdict=AppendVerdict.AHEAD, end=end)
@@ -117,6 +145,29 @@ class StreamFile:
             return AppendOutcome(verdict=AppendVerdict.DUPLICATE, end=end)
         self._write_gap(Gap(offset=end, length=offset + length - end, reason=reason[:_MAX_REASON_CHARS]))
         return AppendOutcome(verdict=AppendVerdict.STORED, end=self.end)
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Of the two files, as this process knows them."""
+        return self.stored_bytes, self._gap_bytes
+
+    def catch_up(self) -> None:
+        """Takes in what other coordinators have written, and puts it on disk."""
+        with self._alone():
+            self._catch_up()
+        self.sync()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _catch_up(self) -> None:
+        if sizes_of(self._path) != self.sizes:
+            self.stored_bytes, self.layout = self._load()
 
     def begin_writeback(self) -> None:
         """Lets the disk begin with what is not on it yet."""
@@ -156,6 +207,7 @@ class StreamFile:
         layout, sound = read_gap_lines(content, stored_bytes=stored_bytes)
         if sound < len(content):
             os.truncate(gaps_path(self._path), sound)
+        self._gap_bytes = sound
         return stored_bytes, layout
 
     def _holds(self, data: bytes, *, offset: int) -> bool:
@@ -198,6 +250,7 @@ class StreamFile:
                 raise _refused("declare a gap in", self._path, error) from error
         finally:
             os.close(descriptor)
+        self._gap_bytes = before + len(gap_line(gap))
         self.layout = self.layout.with_gap(gap)
         reach("coord.log.after_gap")
 
