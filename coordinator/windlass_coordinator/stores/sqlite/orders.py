@@ -87,12 +87,7 @@ class OrderQueue:
             self._sort(order)
         while not self._arrived.empty():
             self._sort(self._arrived.get())
-        if self._sorted <= VERBS_PER_COMMIT:
-            return self._take_from_each(dict.fromkeys(Lane, VERBS_PER_COMMIT))
-        taken = self._take_from_each(_LEAST_PER_COMMIT)
-        for lane in Lane:
-            taken += self._take_from(lane, VERBS_PER_COMMIT - len(taken))
-        return taken
+        return self._take_all() if self._sorted <= VERBS_PER_COMMIT else self._take_shares()
 
     def put_back(self, orders: Sequence[Order]) -> None:
         """Those of the last commit that it had no time for; they come first again."""
@@ -107,10 +102,20 @@ class OrderQueue:
         self._lanes[order.lane].append(order)
         self._sorted += 1
 
-    def _take_from_each(self, most: dict[Lane, int]) -> list[Order]:
+    def _take_all(self) -> list[Order]:
+        taken: list[Order] = []
+        for waiting in self._lanes.values():
+            taken += waiting
+            waiting.clear()
+        self._sorted = 0
+        return taken
+
+    def _take_shares(self) -> list[Order]:
         taken: list[Order] = []
         for lane in Lane:
-            taken += self._take_from(lane, most[lane])
+            taken += self._take_from(lane, _LEAST_PER_COMMIT[lane])
+        for lane in Lane:
+            taken += self._take_from(lane, VERBS_PER_COMMIT - len(taken))
         return taken
 
     def _take_from(self, lane: Lane, most: int) -> list[Order]:
