@@ -251,7 +251,7 @@ class Nemesis:
 
     def be_lossy(self) -> None:
         for way in (*self._some_ways(), self._sim.user.path.there, self._sim.user.path.back):
-            way.drop, way.double = self._rng.choice((0.0, 0.05, 0.3)), self._rng.choice((0.0, 0.1, 0.5))
+            way.drop, way.double = self._rng.choice((0.0, 0.05, 0.3)), self._rng.choice((0.0, 0.1, 0.3))
 
     def be_slow(self) -> None:
         for way in self._some_ways():

@@ -18,6 +18,7 @@ from tests.simulation.liveness import why_not_quiet
 from tests.simulation.nemesis import Nemesis
 from tests.simulation.network import Network
 from tests.simulation.node import Node
+from tests.simulation.observed import observed
 from tests.simulation.settings import CHAOS_S, HEALED_S
 from tests.simulation.store import Order
 from tests.simulation.users import User, make_work
@@ -46,7 +47,7 @@ class Outcome:
 
 
 class Simulation:
-    def __init__(self, seed: int, root: Path) -> None:
+    def __init__(self, seed: int, root: Path, coverage: Coverage) -> None:
         self.world = World(Random(seed))
         rng = self.world.rng
         self.network = Network(self.world)
@@ -54,7 +55,7 @@ class Simulation:
         self.coordinator = Coordinator(
             self.world, self.network, Clock(rate=rng.uniform(0.998, 1.002)), log_root=root / "logs"
         )
-        self.coverage = Coverage()
+        self.coverage = coverage
         self.checks = Checks(self.world, self.coordinator.store, self.ledger, self.coverage)
         self.coordinator.on_commit = self.checks.after_commit
         self._restores = 0
@@ -186,8 +187,9 @@ class Simulation:
 
 def run_seed(seed: int, *, trace_lines: int = 150) -> Outcome:
     """The whole of one seed; a failure is in the outcome."""
-    with _quiet(), _directory() as root:
-        simulation = Simulation(seed, root)
+    coverage = Coverage()
+    with _quiet(), _directory() as root, observed(coverage):
+        simulation = Simulation(seed, root, coverage)
         simulation.world.install()
         failure = ""
         try:
@@ -204,11 +206,11 @@ def run_seed(seed: int, *, trace_lines: int = 150) -> Outcome:
                 digest=world.trace.digest,
                 events=world._count,
                 virtual_s=world.now,
-                coverage=simulation.coverage,
+                coverage=coverage,
                 failure=failure,
                 trace=world.trace.text(trace_lines) if failure else "",
             )
-            simulation.coverage.failpoints.update(world.reached)
+            coverage.failpoints.update(world.reached)
             simulation.close()
     return outcome
 
