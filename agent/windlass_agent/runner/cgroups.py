@@ -116,9 +116,9 @@ class Containment:
         group = self._groups(number).procs
         if group is None or not group.exists():
             return
-        try:
+        if (group / "cgroup.kill").exists():  # v1 refuses what it does not have as if it were forbidden
             (group / "cgroup.kill").write_text("1")
-        except FileNotFoundError:
+        else:
             self._kill_each(number)
 
     def kill_others(self, number: int, *, spare: int) -> None:
@@ -167,6 +167,10 @@ class Containment:
         if self._unified is None:
             return
         own = self._unified.parent / AGENT_GROUP
+        if not own.exists():
+            return
+        with suppress(OSError):
+            (own.parent / "cgroup.subtree_control").write_text("+cpu")
         for name, value in _PROTECTION.items():
             with suppress(OSError):
                 if (own / name).exists():

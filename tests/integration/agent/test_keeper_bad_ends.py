@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.keeper_slots import a_slot, eventually, is_running, state_of
-from windlass_agent.runner.cgroups import Containment, find_containment
+from windlass_agent.runner.cgroups import (
+    CgroupTrees,
+    Containment,
+    find_containment,
+    make_containment,
+    read_trees,
+)
 from windlass_agent.runner.keeper_client import KeeperPhase
 from windlass_agent.runner.orphans import end_orphans
 from windlass_proto.model.failures import FailureKind
@@ -158,6 +164,27 @@ async def test_commands_have_the_usual_priority_whatever_the_agent_has(tmp_path:
     finally:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     assert record.code == 100
+
+
+async def test_v1_groups_alone_end_a_tree_whose_keeper_is_gone(tmp_path: Path) -> None:
+    trees = read_trees(Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text())
+    if "pids" not in trees.v1:
+        pytest.skip("not run: no v1 pids controller here")
+    containment = make_containment(CgroupTrees(unified=None, v1=trees.v1), f"test-v1-{os.getpid()}")
+    line = "trap '' TERM; setsid sleep 1000 & (setsid sleep 1000 &) ; sleep 1000 & echo ready; wait"
+    async with a_slot(tmp_path, containment=containment) as slot:
+        stopped = slot.hand_over("/bin/sh", "-c", line, kill_grace_s=0.1)
+        await eventually(lambda: slot.output(stopped) == b"ready\n")
+        slot.slot.stop(stopped)
+        await slot.end_of(stopped)
+        assert slot.others_in_group() == []
+        lost = slot.hand_over("/bin/sh", "-c", line)
+        await eventually(lambda: slot.output(lost) == b"ready\n")
+        tree = slot.others_in_group()
+        os.kill(slot.keeper_pid(), signal.SIGKILL)
+        await slot.until(lambda: slot.lost == [lost], "on_keeper_lost")
+        assert not [pid for pid in tree if is_running(pid)]
+        assert (await slot.run_shell("true | true")).code == 0
 
 
 async def test_what_runs_for_a_removed_state_directory_is_ended(tmp_path: Path) -> None:

@@ -89,3 +89,32 @@ def test_groups_of_slots_that_the_node_no_longer_has_are_found(tmp_path: Path) -
     for number in (0, 1, 5):
         containment.slot_groups(number)
     assert containment.orphaned_slots(1) == (1, 5)
+
+
+def test_empty_groups_of_an_agent_that_was_killed_are_removed(tmp_path: Path) -> None:
+    containment = Containment(unified=None, memory=tmp_path / "windlass-a", pids=tmp_path / "windlass-a")
+    for number in (0, 7):
+        (tmp_path / "windlass-a" / f"slot-{number}").mkdir(parents=True)
+    containment.remove_empty()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_groups_of_other_agents_are_told_by_their_owner(tmp_path: Path) -> None:
+    for name in ("windlass-a", "windlass-b", "system.slice"):
+        (tmp_path / name).mkdir()
+    containment = Containment(unified=None, memory=None, pids=tmp_path / "windlass-a")
+    assert [one.owner for one in containment.siblings()] == ["b"]
+    assert containment.owner == "a"
+
+
+def test_the_agents_own_group_is_protected_where_it_has_one(tmp_path: Path) -> None:
+    containment = Containment(unified=tmp_path / "windlass-a", memory=None, pids=None)
+    containment.protect_agent()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "agent").mkdir()
+    (tmp_path / "agent" / "cpu.weight").write_text("100")
+    (tmp_path / "cgroup.subtree_control").touch()
+    containment.protect_agent()
+    assert (tmp_path / "agent" / "cpu.weight").read_text() == "1000"
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+cpu"
+    assert not (tmp_path / "agent" / "memory.low").exists()

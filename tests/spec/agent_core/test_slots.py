@@ -192,3 +192,40 @@ def test_parts_of_cores_that_came_and_went_leave_room_for_a_whole_one() -> None:
     for index in range(3):
         book.ended(index, an_attempt(index), now_s=1)
     assert place(book, 3, needs=Resources(cpu=1)) == 0
+
+
+def test_nothing_starts_in_a_withheld_slot_until_it_is_given_back() -> None:
+    book = a_book(slots=2)
+    book.withhold(0, True)
+    book.withhold(0, True)
+    assert (book.free, book.withheld) == (1, 1)
+    assert [place(book, 0, expected_s=None), place(book, 1, expected_s=None)] == [1, None]
+    book.withhold(0, False)
+    assert (book.free, book.withheld) == (1, 0)
+    assert place(book, 1, expected_s=None) == 0
+
+
+def test_nothing_queues_in_a_slot_that_is_withheld_and_it_is_not_free_when_its_attempt_ends() -> None:
+    book = a_book(slots=1)
+    place(book, 0)
+    book.withhold(0, True)
+    assert place(book, 1) is None
+    book.ended(0, an_attempt(0), now_s=1)
+    assert book.free == 0
+    book.withhold(0, False)
+    assert book.free == 1
+
+
+def test_a_withheld_slot_helps_nobody() -> None:
+    book = a_book(slots=3)
+    book.withhold(1, True)
+    assert place(book, 0, needs=Resources(slots=2)) == 0
+    assert book.free == 0
+    book.ended(0, an_attempt(0), now_s=1)
+    assert book.free == 2
+
+
+def test_a_slot_beyond_those_of_now_cannot_be_withheld() -> None:
+    book = a_book(slots=1)
+    book.withhold(4, True)
+    assert (book.free, book.withheld) == (1, 0)
