@@ -57,6 +57,14 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     ),
     Measurement(measure=null_agents.measure, goals={"null_rate_whole_agents": ()}),
     Measurement(
+        measure=noop_rate.measure_postgres,
+        goals={"postgres_noop": (Bound(key="value", at_least=1_000),)},
+    ),
+    Measurement(
+        measure=null_rate.measure_postgres,
+        goals={"postgres_null": (Bound(key="value", at_least=8_000),)},
+    ),
+    Measurement(
         measure=latency.measure,
         goals={
             "dispatch_ms": (Bound(key="p50", at_most=3), Bound(key="p99", at_most=8)),

@@ -9,13 +9,14 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from queue import Empty, Queue
 from secrets import token_bytes, token_hex
-from select import select
 from statistics import median
+from threading import Thread
 
 from benchmarks.bench import Bench
 from benchmarks.figure import Figure, Reference, of_rounds, of_samples, quantile
@@ -38,7 +39,7 @@ SIZES = tuple(int(size) for size in os.environ.get("FLEET", "500,2000,10000").sp
 _PROCESSES = 2
 _JOINED_PER_VERB = 500
 _START_S = 60.0
-_PARKED_S = 180.0
+_PATIENCE_S = 300.0
 _IDLE_S = float(os.environ.get("FLEET_IDLE_S", "45"))
 """Longer than a poll is parked and than two heartbeats, so that the window holds all that idling costs."""
 _WAKES = 300
@@ -49,29 +50,43 @@ _HELD = 200
 _SUBMIT_EVERY_S = 0.1
 
 
-@dataclass(slots=True)
 class _Agents:
-    """The processes of the fleet."""
+    """The processes of the fleet; a thread for each listens to what it says by itself."""
 
-    programs: list[Program]
+    def __init__(self, programs: list[Program]) -> None:
+        self._programs = programs
+        self._answers: list[Queue[list[str]]] = [Queue() for _ in programs]
+        self._work: Queue[list[str]] = Queue()
+        for program, answers in zip(programs, self._answers, strict=True):
+            Thread(target=self._listen, args=(program, answers), daemon=True).start()
+
+    def _listen(self, program: Program, answers: "Queue[list[str]]") -> None:
+        with suppress(BenchFailed, ValueError):  # it has ended
+            while True:
+                words = program.hear().split()
+                (self._work if words[0] == "work" else answers).put(words)
 
     def all_answer(self, line: str) -> list[list[str]]:
-        for program in self.programs:
+        for program in self._programs:
             program.tell(line)
-        return [program.hear().split() for program in self.programs]
+        return [_next(answers, f"an answer to {line}") for answers in self._answers]
 
     def hear_work(self, job_id: JobId) -> int:
         """When one of the agents got the instance of this job, in nanoseconds."""
-        ready, _, _ = select(self.programs, [], [], _PARKED_S)
-        for program in ready:
-            word, at_ns, job = program.hear().split()
-            if (word, job) == ("work", job_id):
+        while True:
+            _, at_ns, job = _next(self._work, f"that an agent is woken for {job_id}")
+            if job == job_id:
                 return int(at_ns)
-        raise BenchFailed(f"no agent was woken for {job_id}")
 
     def connect(self, count: int) -> None:
-        share = count // len(self.programs)
-        self.all_answer(f"connect {share}")
+        self.all_answer(f"connect {count // len(self._programs)}")
+
+
+def _next(lines: "Queue[list[str]]", what: str) -> list[str]:
+    try:
+        return lines.get(timeout=_PATIENCE_S)
+    except Empty:
+        raise BenchFailed(f"{what}: not within {_PATIENCE_S:g} s") from None
 
 
 def measure(bench: Bench) -> Iterator[Figure]:

@@ -13,6 +13,7 @@ from benchmarks.figure import Figure, of_rounds
 from benchmarks.programs import Program
 from benchmarks.spawn_limit import spawn_limit
 from benchmarks.system import TRUE, Coordinator, agent, coordinator, many, rate_of, ready_nodes
+from tests.support.postgres import own_server
 
 INSTANCES = 6_000
 _WARM = 1_000
@@ -30,13 +31,18 @@ def measure_four_agents(bench: Bench) -> Iterator[Figure]:
     yield _figure(bench, "noop_rate_4_agents", agents=4, slots=1)
 
 
-def _figure(bench: Bench, name: str, *, agents: int, slots: int) -> Figure:
+def measure_postgres(bench: Bench) -> Iterator[Figure]:
+    with own_server(fsync=True) as server:
+        yield _figure(bench, "postgres_noop", agents=2, slots=1, store=server.new_database())
+
+
+def _figure(bench: Bench, name: str, *, agents: int, slots: int, store: str = "") -> Figure:
     directory = bench.scratch(name)
     rates: list[float] = []
     costs: list[Cost] = []
     with ExitStack() as stack:
         limit = stack.enter_context(spawn_limit(directory))
-        on = stack.enter_context(coordinator(directory))
+        on = stack.enter_context(coordinator(directory, store=store))
         programs = [
             stack.enter_context(agent(on, f"agent-{number}", slots=slots)) for number in range(agents)
         ]

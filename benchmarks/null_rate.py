@@ -14,6 +14,7 @@ from benchmarks.figure import Figure, of_rounds
 from benchmarks.programs import BenchFailed, Program, running
 from benchmarks.spawn_limit import SpawnLimit, spawn_limit
 from benchmarks.system import TRUE, Coordinator, coordinator, many, single_tasks
+from tests.support.postgres import own_server
 from windlass import JobSpec
 
 AGENTS = 2
@@ -41,11 +42,17 @@ def measure_one_instance(bench: Bench) -> Iterator[Figure]:
     yield _figure(bench, "null_rate_one_instance", spec, instances=SINGLE_TASKS)
 
 
-def _figure(bench: Bench, name: str, spec: JobSpec, *, instances: int) -> Figure:
+def measure_postgres(bench: Bench) -> Iterator[Figure]:
+    spec = many("null", TRUE, instances=INSTANCES)
+    with own_server(fsync=True) as server:
+        yield _figure(bench, "postgres_null", spec, instances=INSTANCES, store=server.new_database())
+
+
+def _figure(bench: Bench, name: str, spec: JobSpec, *, instances: int, store: str = "") -> Figure:
     directory = bench.scratch(name)
     with ExitStack() as stack:
         limit = stack.enter_context(spawn_limit(directory))
-        on = stack.enter_context(coordinator(directory))
+        on = stack.enter_context(coordinator(directory, store=store))
         agents = [null_agent(stack, on, f"null-{number}") for number in range(AGENTS)]
         one_round(on, agents, many("warm", TRUE, instances=2000), instances=2000)
         rounds = list(_rounds(bench, name, lambda: one_round(on, agents, spec, instances=instances), limit))

@@ -53,10 +53,6 @@ class Program:
         except BrokenPipeError:
             raise BenchFailed(f"{self.log.stem} has ended:\n{self._tail()}") from None
 
-    def fileno(self) -> int:
-        """Of what it says: readable when there is something to hear."""
-        return self._pipe(self._process.stdout).fileno()
-
     def hear(self) -> str:
         """Its next line. Raises BenchFailed when it ends instead."""
         line = self._pipe(self._process.stdout).readline()

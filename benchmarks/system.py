@@ -68,10 +68,11 @@ def _profile(data: Path, address: str) -> Profile:
 
 
 @contextmanager
-def coordinator(directory: Path) -> Iterator[Coordinator]:
-    """Ready to be called."""
+def coordinator(directory: Path, *, store: str = "") -> Iterator[Coordinator]:
+    """Ready to be called; `store` = URL of another database than SQLite."""
     data = directory / "coordinator"
     arguments = ["windlass_coordinator.app", "--data", str(data), "--log-level", "warning"]
+    arguments += ["--store", store] if store else []
     loopback = "127.0.0.1:0"
     with running(
         "coordinator", [*arguments, "--listen", loopback, "--http", loopback], directory=directory
