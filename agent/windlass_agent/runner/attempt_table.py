@@ -84,12 +84,13 @@ class AttemptTable:
     def tell_again(self, attempt: LiveAttempt, from_seq: int) -> None:
         if attempt.phase is AttemptPhase.RUNNING:
             self._events.tell(attempt.ref, _STARTED)
-        had_all = attempt.is_acknowledged and attempt.logs_complete
         attempt.is_acknowledged = False
         ends = _log_ends(attempt)
-        if had_all and ends is not None:
-            # Whoever asks for what it had was restored from a backup: it may lack the output too.
+        if ends is not None:
+            # Whoever asks may have been restored from a backup: it may lack output that it had, too. What it
+            # has costs one answer.
             attempt.logs_complete = False
+            self._logs.drop(attempt.ref)
             self.watch_logs(attempt)
             self.logs_ended(attempt, ends)
         for what in attempt.results:
