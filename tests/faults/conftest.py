@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_slow(item: pytest.Item) -> bool:
     mark = item.get_closest_marker("scenario")
-    return mark is not None and not mark.kwargs["quick"]
+    return mark is not None and (not mark.kwargs["quick"] or item.get_closest_marker("full_only") is not None)
 
 
 @pytest.hookimpl(wrapper=True)

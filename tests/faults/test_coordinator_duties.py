@@ -44,7 +44,7 @@ async def test_a14_asked_to_end_under_load_it_finishes_what_it_has_begun(
         assert await world.submit("true", key=key) == job_id
 
 
-@scenario("A19")
+@scenario("A19", quick=False)
 async def test_a19_a_duty_that_fails_each_time_is_told_and_tried_again(world: World) -> None:
     world.allowed_tracebacks = ("injected",)
     await world.start()

@@ -17,7 +17,7 @@ KILLED = -9
 
 
 @scenario("A01")
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.full_only), "after"])
 async def test_a01_a_submit_whose_reply_was_lost_makes_one_job(world: World, moment: str) -> None:
     await world.start(slots=4)
     world.coordinator.kill()
@@ -33,7 +33,7 @@ async def test_a01_a_submit_whose_reply_was_lost_makes_one_job(world: World, mom
 
 
 @scenario("A02")
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.full_only), "after"])
 async def test_a02_a_claim_whose_answer_was_lost_starts_once_and_costs_nothing(
     world: World, moment: str
 ) -> None:
@@ -51,7 +51,7 @@ async def test_a02_a_claim_whose_answer_was_lost_starts_once_and_costs_nothing(
 
 
 @scenario("A03")
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", [pytest.param("before", marks=pytest.mark.full_only), "after"])
 async def test_a03_a_result_whose_verdict_was_lost_counts_once(world: World, moment: str) -> None:
     await world.start()
     gate = world.gate()

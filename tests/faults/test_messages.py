@@ -54,7 +54,7 @@ async def _ends(world: World, job: JobId) -> Counter[tuple[str, InstanceState, i
     return Counter((one.task, one.state, one.user_failures) for one in await world.instances(job))
 
 
-@scenario("C07")
+@scenario("C07", quick=False)
 async def test_c07_reports_that_come_late_and_out_of_order_change_nothing(
     world: World, profile: FaultProfile
 ) -> None:
@@ -114,7 +114,7 @@ async def test_c13_signed_calls_with_a_skewed_clock(world: World) -> None:
     raise NotRun("the vendors' signed calls come with their gateways, which do not exist yet")
 
 
-@scenario("C18", limit_s=600)
+@scenario("C18", quick=False, limit_s=600)
 async def test_c18_agents_ask_ever_less_often_where_everything_is_unavailable(
     world: World, profile: FaultProfile
 ) -> None:

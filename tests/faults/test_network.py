@@ -84,7 +84,7 @@ async def test_c02_two_copies_that_both_finish_make_one_result(world: World) -> 
     await world.until_node(world.agents[0], NodeState.READY)
 
 
-@scenario("C02")
+@scenario("C02", quick=False)
 async def test_c02_without_overlap_the_first_copy_has_ended_before_the_second_begins(world: World) -> None:
     world.coordinator.settings["LEASE_KILL_GRACE"] = "2s"
     proxy = proxy_of(world)
@@ -98,7 +98,7 @@ async def test_c02_without_overlap_the_first_copy_has_ended_before_the_second_be
     await world.until_node(world.agents[0], NodeState.READY)
 
 
-@scenario("C03")
+@scenario("C03", quick=False)
 async def test_c03_a_node_that_is_heard_but_hears_nothing_goes_on(world: World) -> None:
     proxy = proxy_of(world)
     job, gate = await running_behind(world, proxy)
@@ -221,7 +221,7 @@ async def test_c10_of_two_addresses_the_one_that_lives_is_used(world: World) -> 
     assert first.connections > 0
 
 
-@scenario("C14", limit_s=900)
+@scenario("C14", quick=False, limit_s=900)
 async def test_c14_links_that_clog_one_by_one_and_heal_in_another_order_lose_nothing(
     world: World, profile: FaultProfile
 ) -> None:

@@ -1,6 +1,11 @@
 """Wall clocks jump, processes stand still, thousands of agents come back at once (C11, C12, C15, C16)."""
 
+import asyncio
+import json
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +25,7 @@ def clock_of(world: World) -> WallClock:
     return build_wall_clock(world.directory)
 
 
-@scenario("C11")
+@scenario("C11", quick=False)
 async def test_c11_a_coordinator_whose_clock_jumps_a_day_ends_no_lease_and_no_timeout(world: World) -> None:
     clock = clock_of(world)
     world.coordinator.environment |= clock.variables
@@ -42,7 +47,7 @@ async def test_c11_a_coordinator_whose_clock_jumps_a_day_ends_no_lease_and_no_ti
 
 
 @scenario("C12")
-@pytest.mark.parametrize("offset_s", [-3600, 3 * 3600])
+@pytest.mark.parametrize("offset_s", [-3600, pytest.param(3 * 3600, marks=pytest.mark.full_only)])
 async def test_c12_an_agent_whose_clock_is_hours_off_tells_exact_durations(
     world: World, offset_s: int
 ) -> None:
@@ -63,13 +68,32 @@ async def test_c12_an_agent_whose_clock_is_hours_off_tells_exact_durations(
     assert status.submitted_at <= attempt.started_at <= attempt.ended_at <= status.ended_at
 
 
-@scenario("C15")
-async def test_c15_thousands_of_agents_come_back_after_a_restart(world: World) -> None:
-    raise NotRun("protocol-only agents are measured by the benchmarks")
+@scenario("C15", quick=False, limit_s=1800)
+@pytest.mark.parametrize("agents", [2_000, 10_000])
+async def test_c15_thousands_of_agents_come_back_after_a_restart(world: World, agents: int) -> None:
+    # The fleet of the benchmarks: each agent has a connection, a session and a poll, and starts nothing.
+    repository = Path(__file__).parents[2]
+    measured = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "benchmarks", "fleet"],
+        capture_output=True,
+        text=True,
+        cwd=repository,
+        env=world.coordinator.environment | {"FLEET": f"100,{agents}", "FLEET_IDLE_S": "1"},
+        check=False,
+        timeout=1500,
+    )
+    lines = [json.loads(line) for line in measured.stdout.splitlines() if line.startswith("{")]
+    (restart,) = [line for line in lines if line["figure"] == "fleet_restart"]
+    before, after = restart["rss_mib_before_after"]
+    assert restart["value"] < 60
+    assert restart["false_losses"] == 0
+    assert restart["submit_p99_ms"] < 1_000
+    assert after < 1.5 * before
 
 
 @scenario("C16")
-@pytest.mark.parametrize("is_replaced", [False, True])
+@pytest.mark.parametrize("is_replaced", [False, pytest.param(True, marks=pytest.mark.full_only)])
 async def test_c16_an_agent_that_was_frozen_opens_a_session_before_anything_else(
     world: World, is_replaced: bool
 ) -> None:
