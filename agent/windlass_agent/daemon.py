@@ -196,6 +196,7 @@ class _Agent:
             backoff=Backoff(base=settings.link.retry_base, ceiling=settings.link.retry_ceiling),
             credential=self._login.credential,
             check=self._watch.check,
+            renew=self._channels.renew,
         )
         self._work: _Work | None = None
 

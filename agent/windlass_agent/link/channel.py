@@ -5,9 +5,9 @@ Two channels (decision D7): logs on the bulk channel cannot delay a heartbeat on
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -62,12 +62,17 @@ _LONGEST_PUSHBACK_MS = 60_000
 log = structlog.get_logger()
 
 
+class NoAnswer(Unavailable):
+    """Nothing came back in time."""
+
+
 class Channels:
     """The way to the coordinator: the first that answers of those that `target` names (`endpoints`). Used
     inside the event loop that made it.
 
-    A connection whose other end is gone without a word is given up `keepalive_timeout` after something was
-    sent on it, or after `keepalive` more when it was quiet.
+    A connection whose other end is gone without a word is given up by the library `keepalive_timeout` after
+    something was sent that nobody acknowledges, or after `keepalive` more when it was quiet. What it does not
+    see is a middlebox that takes everything and passes nothing on; for that there is `renew`.
     """
 
     def __init__(self, target: str, *, keepalive: timedelta, keepalive_timeout: timedelta) -> None:
@@ -79,15 +84,51 @@ class Channels:
             # Without it the ping of the keepalive itself would be waited for a minute.
             ("grpc.http2.ping_timeout_ms", _milliseconds(keepalive_timeout)),
         )
-        address = grpc_target(target)
-        self._control = grpc.aio.insecure_channel(address, options=options)
-        self._bulk = grpc.aio.insecure_channel(address, options=options)
-        self.control: AgentServiceAsyncStub = AgentServiceStub(self._control)
-        self.bulk: AgentServiceAsyncStub = AgentServiceStub(self._bulk)
+        self._control = _Connection(grpc_target(target), options)
+        self._bulk = _Connection(grpc_target(target), options)
+        # They look like stubs, and lead to whichever connection is the current one.
+        self.control = cast("AgentServiceAsyncStub", self._control)
+        self.bulk = cast("AgentServiceAsyncStub", self._bulk)
+
+    async def renew(self) -> None:
+        """Both connections are made anew; calls that are under way on the old ones are cancelled."""
+        await self._control.renew()
+        await self._bulk.renew()
+
+    async def renew_bulk(self) -> None:
+        await self._bulk.renew()
 
     async def close(self) -> None:
         await self._control.close()
         await self._bulk.close()
+
+
+class _Connection:
+    """A channel that can be replaced, and the methods of the agent protocol over it."""
+
+    def __init__(self, address: str, options: Sequence[tuple[str, int]]) -> None:
+        self._address, self._options = address, options
+        self._channel, self._stub = self._open()
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        """A method of the stub, looked up when it is called: what is tried again uses a new channel."""
+
+        def call(*arguments: object, **options: object) -> object:
+            method: Callable[..., object] = getattr(self._stub, name)
+            return method(*arguments, **options)
+
+        return call
+
+    async def renew(self) -> None:
+        old, (self._channel, self._stub) = self._channel, self._open()
+        await old.close()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    def _open(self) -> "tuple[grpc.aio.Channel, AgentServiceAsyncStub]":
+        channel = grpc.aio.insecure_channel(self._address, options=self._options)
+        return channel, AgentServiceStub(channel)
 
 
 class Caller:
@@ -98,8 +139,19 @@ class Caller:
     second.
     """
 
-    def __init__(self, *, backoff: Backoff, credential: Callable[[], str], check: Callable[[], None]) -> None:
-        """`check` is asked before each call; it raises SessionLost when none may be made."""
+    def __init__(
+        self,
+        *,
+        backoff: Backoff,
+        credential: Callable[[], str],
+        check: Callable[[], None],
+        renew: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`check` is asked before each call; it raises SessionLost when none may be made. `renew` makes new
+        connections when the old ones do not answer any more."""
+        self._renew = renew
+        self._unanswered = 0
+        self._under_way: set[object] = set()
         self._backoff = backoff
         self._credential = credential
         self.check = check
@@ -120,12 +172,21 @@ class Caller:
     ) -> Reply:
         """Raises one of our errors."""
         self.check()
+        call = method(request, timeout=timeout_s, metadata=self.metadata())
+        self._under_way.add(call)
         try:
-            reply = await method(request, timeout=timeout_s, metadata=self.metadata())
+            reply = await call
         except grpc.aio.AioRpcError as problem:
             error = translated(problem)
             self._note(error)
             raise error from problem
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if call in self._under_way or task is None or task.cancelling():
+                raise  # it is us who are cancelled, not the call alone
+            raise NoAnswer("its connection was given up") from None
+        finally:
+            self._under_way.discard(call)
         self._note(None)
         return reply
 
@@ -139,11 +200,21 @@ class Caller:
         """As `once`; what it comes to tells all others whether trying is worth it."""
         try:
             reply = await self.once(method, request, timeout_s=timeout_s)
-        except Unavailable:
+        except Unavailable as problem:
             self._lifeline_holds.clear()
+            self._unanswered = self._unanswered + 1 if isinstance(problem, NoAnswer) else 0
+            # At the second, fourth, eighth ... silence: it may be the coordinator that is slow.
+            if self._unanswered > 1 and self._unanswered & (self._unanswered - 1) == 0:
+                await self._give_up_connections()
             raise
+        self._unanswered = 0
         self._lifeline_holds.set()
         return reply
+
+    async def _give_up_connections(self) -> None:
+        log.warning("connection.given_up", unanswered=self._unanswered)
+        self._under_way.clear()  # what is cancelled now is tried again, see `once`
+        await self._renew()
 
     async def persist(
         self,
@@ -190,6 +261,8 @@ def translated(problem: grpc.aio.AioRpcError) -> WindlassError:
     pushback = _text(given.get(PUSHBACK_KEY, ""))
     if pushback.isdigit():
         return Overloaded(words, retry_after=timedelta(milliseconds=min(int(pushback), _LONGEST_PUSHBACK_MS)))
+    if problem.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return NoAnswer(words)
     kind = _BY_CODE.get(_text(given.get(ERROR_CODE_KEY, ""))) or _BY_STATUS.get(problem.code(), Unavailable)
     return kind(words)
 

@@ -170,6 +170,7 @@ class LogShipper:
                 await self._answered(reply)
         except TimeoutError:
             log.warning("logs.stalled", stalled_s=_STALL_S)
+            await self._channels.renew_bulk()
             return _CallEnd.BROKEN
         except grpc.aio.AioRpcError as problem:
             return _end_of(problem)

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from tests.support.chaos_proxy import chaos_proxy
 from windlass_agent.core.backoff import Backoff
 from windlass_agent.core.run_plan import Lease
 from windlass_agent.link.channel import Caller, Channels, translated
@@ -36,6 +37,7 @@ class Away(AgentServiceServicer):
         self.heard = asyncio.Event()
         self.refuses = True
         self.pushback_ms = 0
+        self.address = ""
 
     async def _answer(self, name: str, context: grpc.aio.ServicerContext) -> None:
         self.calls[name] += 1
@@ -67,10 +69,10 @@ class Away(AgentServiceServicer):
 async def a_coordinator() -> AsyncIterator[tuple[Away, Channels]]:
     server, away = grpc.aio.server(), Away()
     add_AgentServiceServicer_to_server(away, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    away.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     channels = Channels(
-        f"127.0.0.1:{port}", keepalive=timedelta(seconds=20), keepalive_timeout=timedelta(seconds=10)
+        away.address, keepalive=timedelta(seconds=20), keepalive_timeout=timedelta(seconds=10)
     )
     try:
         yield away, channels
@@ -79,8 +81,8 @@ async def a_coordinator() -> AsyncIterator[tuple[Away, Channels]]:
         await server.stop(None)
 
 
-def a_caller(check: LeaseWatch | None = None) -> Caller:
-    return Caller(backoff=QUICK, credential=lambda: "", check=check.check if check else _no_objection)
+def a_caller(channels: Channels) -> Caller:
+    return Caller(backoff=QUICK, credential=lambda: "", check=_no_objection, renew=channels.renew)
 
 
 def _no_objection() -> None:
@@ -96,7 +98,7 @@ async def beat(caller: Caller, channels: Channels, times: int) -> None:
 
 async def test_while_the_coordinator_is_away_only_the_lifeline_tries_again() -> None:
     async with a_coordinator() as (away, channels), asyncio.TaskGroup() as group:
-        caller = a_caller()
+        caller = a_caller(channels)
         await beat(caller, channels, 1)
         reporting = group.create_task(
             caller.persist(channels.control.Report, wire.ReportRequest(), timeout_s=10)
@@ -112,9 +114,35 @@ async def test_while_the_coordinator_is_away_only_the_lifeline_tries_again() -> 
         assert away.calls["Report"] == 2
 
 
+async def test_connections_that_swallow_everything_are_given_up_and_calls_made_again() -> None:
+    async with a_coordinator() as (away, _):
+        with chaos_proxy(away.address) as proxy:
+            channels = Channels(
+                proxy.address, keepalive=timedelta(seconds=20), keepalive_timeout=timedelta(seconds=10)
+            )
+            caller = a_caller(channels)
+            away.refuses = False
+            await caller.lifeline(channels.control.Heartbeat, wire.HeartbeatRequest(), timeout_s=10)
+            proxy.swallow()
+            async with asyncio.TaskGroup() as group:
+                reporting = group.create_task(
+                    caller.persist(channels.control.Report, wire.ReportRequest(), timeout_s=3600)
+                )
+                for _ in range(2):
+                    with pytest.raises(Unavailable):
+                        await caller.lifeline(
+                            channels.control.Heartbeat, wire.HeartbeatRequest(), timeout_s=0.3
+                        )
+                await caller.lifeline(channels.control.Heartbeat, wire.HeartbeatRequest(), timeout_s=10)
+                async with asyncio.timeout(30):
+                    await reporting
+            assert away.calls == {"Heartbeat": 2, "Report": 1}
+            await channels.close()
+
+
 async def test_a_single_call_that_is_refused_is_tried_again_by_itself() -> None:
     async with a_coordinator() as (away, channels), asyncio.TaskGroup() as group:
-        caller = a_caller()
+        caller = a_caller(channels)
         group.create_task(caller.persist(channels.control.Report, wire.ReportRequest(), timeout_s=10))
         await away.until("Report", 5)
         away.refuses = False
@@ -124,10 +152,10 @@ async def test_an_overloaded_coordinator_is_left_alone_for_as_long_as_it_asks() 
     async with a_coordinator() as (away, channels):
         away.pushback_ms = 1500
         with pytest.raises(Overloaded) as caught:
-            await a_caller().once(channels.control.Report, wire.ReportRequest(), timeout_s=10)
+            await a_caller(channels).once(channels.control.Report, wire.ReportRequest(), timeout_s=10)
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        await a_caller().pause(1, caught.value)
+        await a_caller(channels).pause(1, caught.value)
         assert loop.time() - began_s >= 1.5
 
 
