@@ -14,6 +14,8 @@ import yaml
 
 from windlass_proto.errors import InvalidJob, Problem
 
+_TOO_DEEP = Problem(path="", message="is nested far deeper than any job file has to be")
+
 
 def _as_written(path: str) -> str:
     return path
@@ -49,6 +51,8 @@ def read_yaml(text: str, *, directory: Path, origin: str) -> JobDocument:
         raise InvalidJob([Problem(path="", message=_yaml_message(error))]) from error
     except yaml.YAMLError as error:
         raise InvalidJob([Problem(path="", message=f"is not valid YAML: {error}")]) from error
+    except RecursionError:
+        raise InvalidJob([_TOO_DEEP]) from None
     return _document(content, directory, origin)
 
 
@@ -59,6 +63,8 @@ def read_json(text: str, *, directory: Path, origin: str) -> JobDocument:
     except json.JSONDecodeError as error:
         message = f"is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}"
         raise InvalidJob([Problem(path="", message=message)]) from error
+    except RecursionError:
+        raise InvalidJob([_TOO_DEEP]) from None
     return _document(content, directory, origin)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from windlass_coordinator.auth.access import METHODS, Access, is_allowed
 from windlass_coordinator.auth.identity import (
@@ -30,7 +31,7 @@ from windlass_coordinator.rpc.connections import Peers, peer_of
 from windlass_coordinator.rpc.overload import Gate, Overload
 from windlass_coordinator.rpc.status import wire_error
 from windlass_coordinator.stores.lanes import Lane, current_lane
-from windlass_proto.errors import Denied, NoRoom, Overloaded, Unavailable, WindlassError
+from windlass_proto.errors import Denied, InvalidRequest, NoRoom, Overloaded, Unavailable, WindlassError
 
 # The handlers of all methods pass through here: their message types are not known, nor needed.
 Handler = Any
@@ -102,7 +103,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
     def _guard(self, method: str, handler: Handler) -> Handler:
         """The same handler with the guard around it."""
         codec = {
-            "request_deserializer": handler.request_deserializer,
+            "request_deserializer": _readable(handler.request_deserializer),
             "response_serializer": handler.response_serializer,
         }
         if handler.unary_unary is not None:
@@ -123,7 +124,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
                     raise _going_down()
                 with _Passage(gates):
                     await self._admit(access, lane, context)
-                    return await serve(request, context)
+                    return await serve(_read(request), context)
             except grpc.aio.AbortError:
                 raise
             except asyncio.CancelledError:
@@ -157,7 +158,7 @@ class CallGuard(grpc.aio.ServerInterceptor):
                     self._note_waiting(stream)
                     await self._admit(access, lane, context)
                     with self._following(lane):
-                        async with aclosing(serve(request, context)) as replies:
+                        async with aclosing(serve(_read(request), context)) as replies:
                             async for reply in replies:
                                 # Cancelled while it writes, the library would leave the call open.
                                 self._streams.discard(stream)
@@ -211,6 +212,37 @@ class CallGuard(grpc.aio.ServerInterceptor):
     def _check_room(self, lane: Lane, told_to_strangers: str = "") -> None:
         if lane is Lane.CHANGE and (why := self._why_no_room()) is not None:
             raise NoRoom(told_to_strangers or why)
+
+
+class _Noise:
+    """A request that is no message of its method. The library would log a traceback of ours for it."""
+
+
+def _readable(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def read(data: bytes) -> Any:  # the message, or that it is none
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _Noise()
+
+    return read
+
+
+def _read(request: Any) -> Any:  # a message, or an iterator of them
+    if isinstance(request, _Noise):
+        raise _no_message()
+    return _messages(request) if isinstance(request, AsyncIterator) else request
+
+
+async def _messages(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        if isinstance(request, _Noise):
+            raise _no_message()
+        yield request
+
+
+def _no_message() -> InvalidRequest:
+    return InvalidRequest("the request is not a message of this method: it cannot be read")
 
 
 def _going_down() -> Unavailable:
