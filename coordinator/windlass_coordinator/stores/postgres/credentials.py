@@ -48,7 +48,7 @@ class PostgresCredentials(PostgresLocks):
         )
 
     def use_credential(self, token_id: str) -> None:
-        used = self._change(
+        used = self._change_counted(
             "UPDATE credentials SET uses_left = uses_left - 1 "
             "WHERE token_id = $1 AND uses_left > 0 AND revoked = 0",
             token_id,

@@ -86,13 +86,9 @@ class PostgresJobs(PostgresLocks):
         job_key = JobKey(key)
         self._jobs.add(job_key)
         blockers = count_blockers(spec.tasks)
-        self._cursor.executemany(
-            _ADD_TASK,
-            [
-                _storable(task_row(task, job_key, position, job, blocked_by=blockers[task.name]))
-                for position, task in enumerate(spec.tasks)
-            ],
-        )
+        for position, task in enumerate(spec.tasks):
+            row = task_row(task, job_key, position, job, blocked_by=blockers[task.name])
+            self._change(_ADD_TASK, *_storable(row))
         self._add_edges(job_key, spec.tasks)
         clusters = {job.clusters[task.cluster] for task in spec.tasks if not blockers[task.name]}
         return job_key, clusters
@@ -119,7 +115,7 @@ class PostgresJobs(PostgresLocks):
 
     def job_views(self, keys: Collection[JobKey]) -> dict[JobKey, JobView]:
         self._lock_jobs(keys)
-        return {JobKey(row[0]): job_view_of(row) for row in self._rows(_JOBS, ints(keys))}
+        return {JobKey(row[0]): job_view_of(row) for row in self._rows_beside("jobs", _JOBS, ints(keys))}
 
     def job_task_views(self, job_key: JobKey) -> list[TaskView]:
         rows = self._rows(f"SELECT {TASK_COLUMNS} FROM tasks WHERE job_key = $1 ORDER BY position", job_key)

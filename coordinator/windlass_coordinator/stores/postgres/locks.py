@@ -74,6 +74,8 @@ class PostgresLocks:
     ) -> None:
         """`nodes_first` and `jobs_first` are locked when the transaction begins."""
         self._cursor = cursor
+        self._sender = RawCursor(cursor.connection)
+        self._queued: list[tuple[str, Sequence[object]]] = []
         self._incarnation = incarnation
         self._nodes_first = sorted(nodes_first)
         self._jobs_first = sorted(jobs_first)
@@ -89,35 +91,62 @@ class PostgresLocks:
 
     def _rows(self, query: str, *values: object) -> list[Any]:
         """Reads."""
-        self._cursor.execute(query, values, prepare=True)
+        self._execute(query, values)
         return self._cursor.fetchall()
 
     def _row(self, query: str, *values: object) -> Any:
         """Reads one row or none."""
-        self._cursor.execute(query, values, prepare=True)
+        self._execute(query, values)
         return self._cursor.fetchone()
+
+    def _rows_beside(self, table: str, query: str, *values: object) -> list[Any]:
+        """Reads from one table, before what is on its way to others."""
+        if any(table in queued for queued, _ in self._queued):
+            return self._rows(query, *values)
+        self._cursor.execute(query, values, prepare=True)
+        return self._cursor.fetchall()
 
     def _lock(self, query: str, *values: object) -> list[Any]:
         """Reads rows and holds them until the end."""
         self._begin()
         return self._rows(query, *values)
 
-    def _change(self, query: str, *values: object) -> int:
+    def _change(self, query: str, *values: object) -> None:
+        """Writes; goes to the database together with what comes next."""
+        self._begin()
+        self.has_written = True
+        self._queued.append((query, values))
+
+    def _change_counted(self, query: str, *values: object) -> int:
         """Writes; how many rows."""
         self._begin()
         self.has_written = True
-        self._cursor.execute(query, values, prepare=True)
+        self._execute(query, values)
         return self._cursor.rowcount
 
     def _change_returning(self, query: str, *values: object) -> list[Any]:
         """Writes, and reads what it wrote."""
-        self._change(query, *values)
+        self._change_counted(query, *values)
         return self._cursor.fetchall()
+
+    def _execute(self, query: str, values: Sequence[object]) -> None:
+        if not self._queued:
+            self._cursor.execute(query, values, prepare=True)
+            return
+        with self._cursor.connection.pipeline():
+            self.send_queued()
+            self._cursor.execute(query, values, prepare=True)
+
+    def send_queued(self) -> None:
+        """What was written and is not on its way yet; inside a pipeline."""
+        queued, self._queued = self._queued, []
+        for query, values in queued:
+            self._sender.execute(query, values, prepare=bool(values))
 
     def _begin(self) -> None:
         if self.has_begun:
             return
-        self._cursor.execute("BEGIN")
+        self._queued.append(("BEGIN", ()))
         self.has_begun = True
         for node_key in self._nodes_first:
             self._lock_node(NodeKey(node_key))

@@ -154,7 +154,7 @@ class PostgresNodes(PostgresLocks):
     def confirm_session(self, node_key: NodeKey) -> None:
         # Only the nonce that the verb has seen is confirmed: there may be a newer one by now.
         seen = self._nodes_read.get(node_key)
-        changed = self._change(
+        changed = self._change_counted(
             "UPDATE nodes SET last_nonce = nonce WHERE node_key = $1 AND epoch = $2",
             node_key,
             None if seen is None else seen[1],

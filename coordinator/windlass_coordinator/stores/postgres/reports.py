@@ -205,7 +205,13 @@ class PostgresReports(PostgresLocks):
     def task_views(self, keys: Collection[TaskKey]) -> dict[TaskKey, TaskView]:
         if not keys:
             return {}
-        self._lock_jobs_of_tasks(keys)
+        views = self._task_views(keys)
+        if not all(view.job_key in self._jobs for view in views.values()):
+            self._lock_jobs_of_tasks(keys)
+            views = self._task_views(keys)
+        return views
+
+    def _task_views(self, keys: Collection[TaskKey]) -> dict[TaskKey, TaskView]:
         return {row[0]: task_view(row) for row in self._rows(_TASKS, ints(keys))}
 
     def bump_tasks(

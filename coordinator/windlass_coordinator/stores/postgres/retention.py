@@ -45,7 +45,7 @@ class PostgresRetention(PostgresLocks):
         self._lock_jobs([job_key])
         removed = 0
         for statement in _IN_PORTIONS:
-            removed += self._change(statement, job_key, limit - removed)
+            removed += self._change_counted(statement, job_key, limit - removed)
             if removed >= limit:
                 return removed, False
         self._change(
@@ -58,7 +58,7 @@ class PostgresRetention(PostgresLocks):
 
     def remove_facts(self, *, before: datetime, limit: int) -> int:
         # They are nearly in the order of time, so nothing behind the first portion is looked at.
-        return self._change(
+        return self._change_counted(
             "DELETE FROM facts WHERE seq IN "
             "(SELECT seq FROM (SELECT seq, at FROM facts ORDER BY seq LIMIT $1) first WHERE at < $2)",
             limit,

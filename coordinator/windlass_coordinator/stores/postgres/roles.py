@@ -32,7 +32,7 @@ class PostgresRoles(PostgresLocks):
         return Role(name=name, holder=holder, term=rows[0][0]) if rows else None
 
     def renew_role(self, role: Role) -> bool:
-        changed = self._change(
+        changed = self._change_counted(
             "UPDATE roles SET beat = beat + 1 WHERE role = $1 AND holder = $2 AND term = $3",
             role.name,
             role.holder,

@@ -38,11 +38,9 @@ class SignalWriter:
     def __init__(self, origin: str) -> None:
         self._origin = origin
 
-    def notify(self, cursor: psycopg.RawCursor[Any], wakes: Wakes) -> None:
-        """To be committed with the transaction."""
-        text = encode(wakes, origin=self._origin)
-        if text is not None:
-            cursor.execute("SELECT pg_notify($1, $2)", (CHANNEL, text), prepare=True)
+    def text(self, wakes: Wakes) -> str | None:
+        """What is to be notified in the transaction; None = nothing."""
+        return encode(wakes, origin=self._origin)
 
 
 def encode(wakes: Wakes, *, origin: str) -> str | None:

@@ -17,7 +17,7 @@ import structlog
 from windlass_coordinator.core.records import Wakes
 from windlass_coordinator.stores.postgres.locks import RunAgain
 from windlass_coordinator.stores.postgres.sessions import Fault, Session, judge, keep_trying
-from windlass_coordinator.stores.postgres.signals import SignalWriter
+from windlass_coordinator.stores.postgres.signals import CHANNEL, SignalWriter
 from windlass_coordinator.stores.postgres.transaction import PostgresTransaction
 from windlass_proto.errors import InvalidRequest, NoRoom, Overloaded, Unavailable
 
@@ -33,6 +33,8 @@ _RETRY_AFTER = timedelta(seconds=1)
 _MARK = """
 INSERT INTO commit_marks (mark, seq) VALUES ($1, $2)
 ON CONFLICT (mark) DO UPDATE SET seq = excluded.seq, at = now()"""
+
+_MARK_AND_TELL = f"WITH marked AS ({_MARK}) SELECT pg_notify($3, $4)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,16 +95,23 @@ class Transactor:
         if tx.has_written:
             self._commit(session, tx)
         elif tx.has_begun:
+            tx.send_queued()
             cursor.execute("COMMIT")
         return Committed(result=result, wakes=tx.wakes, has_skipped=tx.has_skipped)
 
     def _commit(self, session: Session, tx: PostgresTransaction) -> None:
         cursor = session.cursor()
         session.commits += 1
-        cursor.execute(_MARK, (session.mark, session.commits), prepare=True)
-        self._signals.notify(cursor, tx.wakes)
+        text = self._signals.text(tx.wakes)
         try:
-            cursor.execute("COMMIT")
+            with cursor.connection.pipeline():
+                tx.send_queued()
+                if text is None:
+                    cursor.execute(_MARK, (session.mark, session.commits), prepare=True)
+                else:
+                    told = (session.mark, session.commits, CHANNEL, text)
+                    cursor.execute(_MARK_AND_TELL, told, prepare=True)
+                cursor.execute("COMMIT")
         except psycopg.Error as error:
             if judge(error) is not Fault.LOST:
                 raise
