@@ -71,6 +71,10 @@ class LogShipper:
         self._in_flight: deque[LogPiece] = deque()
         self._in_flight_bytes = 0
         self._flight_changed = asyncio.Event()
+        self._pieces_allowed = _WINDOW_PIECES
+        """In flight: few after a call that broke, as its successor may break too, and twice as many with
+        each answer. What was sent and not answered is sent again, so a window that never gets through
+        would be sent for ever."""
 
     @property
     def backlog_bytes(self) -> int:
@@ -107,6 +111,7 @@ class LogShipper:
                     return
                 failures = failures + 1 if end is _CallEnd.BROKEN else 0
                 if failures:
+                    self._pieces_allowed = 1
                     await self._caller.pause(failures)
         finally:
             self._streams.start_over()
@@ -178,12 +183,13 @@ class LogShipper:
     async def _answered(self, reply: wire.AppendLogReply) -> None:
         piece = self._in_flight.popleft()
         self._in_flight_bytes -= len(piece.data)
+        self._pieces_allowed = min(self._pieces_allowed * 2, _WINDOW_PIECES)
         self._flight_changed.set()
         await self._streams.answered(piece, reply.durable_end, revoked=reply.revoked, quota=reply.quota)
         self._wake.set()
 
     async def _wait_for_room(self) -> None:
-        while self._in_flight_bytes >= self._window_bytes or len(self._in_flight) >= _WINDOW_PIECES:
+        while self._in_flight_bytes >= self._window_bytes or len(self._in_flight) >= self._pieces_allowed:
             self._flight_changed.clear()
             await self._flight_changed.wait()
 
@@ -196,7 +202,7 @@ class LogShipper:
             if loop.time() >= self._next_look_s:
                 self._next_look_s = loop.time() + _LOOK_EVERY_S
                 await self._streams.look()
-            pieces = await self._streams.next_pieces()
+            pieces = await self._streams.next_pieces(self._pieces_allowed - len(self._in_flight))
             if pieces:
                 return pieces
             if idle_until_s is None and not self._streams.is_watching:

@@ -147,9 +147,9 @@ class LogStreams:
                 if stream.ref in self._shipments and not self._shipments[stream.ref].keeps_spool:
                     await self._release(stream, stream.offsets.produced)
 
-    async def next_pieces(self) -> list[LogPiece]:
+    async def next_pieces(self, most: int = _PIECES_AT_ONCE) -> list[LogPiece]:
         """One of each stream in turn that is due, about as much as one message takes; none when none is."""
-        due = self._due()
+        due = self._due(min(most, _PIECES_AT_ONCE))
         if not due:
             return []
         return self._pieces(due, await asyncio.to_thread(_read_all, due, self._chunk_bytes))
@@ -223,7 +223,7 @@ class LogStreams:
             stream.is_queued = True
             self._queue.append(stream)
 
-    def _due(self) -> list[tuple[ShippedStream, int]]:
+    def _due(self, most: int) -> list[tuple[ShippedStream, int]]:
         """Takes streams from the queue that have something to send now, each with where it goes on."""
         now_s = self._clock()
         due = []
@@ -234,7 +234,7 @@ class LogStreams:
             if stream.offsets.is_due(now_s):
                 due.append((stream, stream.offsets.sent))
                 left -= stream.offsets.produced - stream.offsets.sent
-                if left <= 0 or len(due) >= _PIECES_AT_ONCE:
+                if left <= 0 or len(due) >= most:
                     break
             else:
                 self._enqueue(stream)
