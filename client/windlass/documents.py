@@ -14,6 +14,7 @@ import yaml
 
 from windlass_proto.errors import InvalidJob, Problem
 
+_VALUES_MOST = 1_000_000
 _TOO_DEEP = Problem(path="", message="is nested far deeper than any job file has to be")
 
 
@@ -53,6 +54,7 @@ def read_yaml(text: str, *, directory: Path, origin: str) -> JobDocument:
         raise InvalidJob([Problem(path="", message=f"is not valid YAML: {error}")]) from error
     except RecursionError:
         raise InvalidJob([_TOO_DEEP]) from None
+    _check_size(content)
     return _document(content, directory, origin)
 
 
@@ -66,6 +68,21 @@ def read_json(text: str, *, directory: Path, origin: str) -> JobDocument:
     except RecursionError:
         raise InvalidJob([_TOO_DEEP]) from None
     return _document(content, directory, origin)
+
+
+def _check_size(content: object) -> None:
+    """A few lines of aliases of aliases mean more values than there are atoms; whoever looks at each of them
+    would never end. Raises InvalidJob."""
+    left = [content]
+    for _ in range(_VALUES_MOST):
+        if not left:
+            return
+        value = left.pop()
+        if isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+    raise InvalidJob([Problem(path="", message=f"must hold at most {_VALUES_MOST} values, aliases counted")])
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -18,7 +18,7 @@ from windlass_coordinator.rpc.read_log import LogTail, StreamFacts
 from windlass_coordinator.stores.base import Store, Transaction
 from windlass_proto import convert
 from windlass_proto.checks import SpecLimits, check_job
-from windlass_proto.checks.words import Findings, check_between
+from windlass_proto.checks.words import Findings, check_between, check_text
 from windlass_proto.errors import InvalidJob, InvalidRequest, NotFound
 from windlass_proto.failpoints import reach
 from windlass_proto.model.ids import JobId, TenantId
@@ -34,6 +34,7 @@ _WATCH_DUTY = 0.05
 # The status of a job of up to this many tasks is read in less time than a trip to another thread takes.
 _SMALL_JOB_TASKS = 16
 _LONGEST_KEY = 128
+_LONGEST_FILTER = 1024
 
 _OUR_STREAM = {wire.LOG_STREAM_STDOUT: LogStream.STDOUT, wire.LOG_STREAM_STDERR: LogStream.STDERR}
 
@@ -95,6 +96,9 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         limit = page_size(request.page_size)
         states = [convert.JOB_STATE.from_wire(state) for state in request.states]
         before = read_token(request.page_token, length=1)
+        findings = Findings()
+        check_text(findings, "name_contains", request.name_contains, longest_bytes=_LONGEST_FILTER)
+        findings.raise_if_any()
         jobs, more = await self._store.read(
             lambda queries: queries.list_jobs(
                 tenant,
