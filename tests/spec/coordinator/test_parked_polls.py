@@ -7,8 +7,10 @@ from datetime import timedelta
 import pytest
 
 from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task
+from windlass_coordinator.core.records import Wakes
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls
 from windlass_coordinator.stores.base import Transaction
+from windlass_proto.errors import Unavailable
 from windlass_proto.model.events import Started
 from windlass_proto.model.resources import NodeCapacity
 
@@ -82,3 +84,24 @@ def test_a_silent_machine_does_not_speak_for_others_of_its_size(waiting: Waiting
     coordinator.submit(a_job(a_task()))
 
     assert waiting.holders() == [other.key]
+
+
+def test_a_poll_that_was_served_in_a_commit_that_failed_waits_on(waiting: Waiting) -> None:
+    coordinator = waiting.coordinator
+    machine = coordinator.node()
+    coordinator.store.listen(follow=lambda tx, wakes: [], after_commit=lambda _: None)
+    coordinator.submit(a_job(a_task()))
+    waiting.poll(machine)
+
+    def serves_and_fails(tx: Transaction) -> None:
+        (delivery,) = waiting.parked.follow(tx, Wakes(everything=True))
+        assert len(waiting.parked) == 0
+        delivery.take_back()
+        raise Unavailable("the database has gone")
+
+    with pytest.raises(Unavailable):
+        coordinator.store.run_now(serves_and_fails)
+
+    assert (len(waiting.parked), waiting.holders()) == (1, [])
+    coordinator.run(lambda tx: waiting.parked.follow(tx, Wakes(everything=True)))
+    assert (len(waiting.parked), waiting.holders()) == (0, [machine.key])
