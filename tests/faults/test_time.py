@@ -75,7 +75,7 @@ async def test_c15_thousands_of_agents_come_back_after_a_restart(world: World, a
     repository = Path(__file__).parents[2]
     measured = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-m", "benchmarks", "fleet"],
+        [sys.executable, "-m", "benchmarks", "fleet_restart"],
         capture_output=True,
         text=True,
         cwd=repository,
