@@ -134,6 +134,8 @@ async def run_agent(
     finally:
         await agent.close(kill=ending.kill)
         containment.remove_unused()
+    if ending.has_left:
+        await asyncio.to_thread(state.clear_work)
     if ending.problem is not None:
         raise ending.problem
 
@@ -146,6 +148,7 @@ class _Ending:
         self._asked = asyncio.Event()
         self.kill = False
         self.problem: WindlassError | None = None
+        self.has_left = False
 
     def listen(self) -> None:
         loop = asyncio.get_running_loop()
@@ -155,6 +158,11 @@ class _Ending:
     def end_all(self) -> None:
         self.kill = True
         self._asked.set()
+
+    def leave(self) -> None:
+        """The node belongs to the cluster no more."""
+        self.has_left = True
+        self.end_all()
 
     def fail(self, problem: WindlassError) -> None:
         """The agent cannot go on."""
@@ -262,7 +270,7 @@ class _Agent:
         """The node is no more; an agent that starts here joins as a new one."""
         self._login.update(replace(self._login.identity, node_id="", credential="", last_nonce=""))
         self._state.notice.unlink(missing_ok=True)
-        ending.end_all()
+        ending.leave()
 
     def _build(self) -> _Work:
         settings, link = self._settings, self._settings.link

@@ -11,6 +11,7 @@ from windlass_agent.spool.attempt_dir import attempt_name
 from windlass_agent.spool.durable import write_whole
 from windlass_agent.spool.evidence import Evidence
 from windlass_agent.spool.keeper_records import ref_from_json, ref_to_json
+from windlass_agent.spool.remove_tree import remove_tree
 from windlass_proto.errors import Conflict, Unavailable
 from windlass_proto.model.ids import AttemptRef
 
@@ -78,6 +79,13 @@ class StateDir:
         """Directories of attempts that were forgotten while the agent ended."""
         wanted = {self.attempt(ref).name for ref in live}
         return [path for path in self.attempts.iterdir() if path.name not in wanted]
+
+    def clear_work(self) -> None:
+        """The node has left: nobody will ask for what it had."""
+        for path in self.attempts.iterdir():
+            remove_tree(path)
+        for file in (self.intents, self.notice):
+            file.unlink(missing_ok=True)
 
     def note_ended_by_agent(self, refs: Iterable[AttemptRef]) -> None:
         """Before their keepers are ended: the next agent must not take that for the commands' own end."""
