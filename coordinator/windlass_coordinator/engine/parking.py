@@ -43,6 +43,8 @@ class ParkedPoll:
     reply: "asyncio.Future[PollAnswer]" = field(repr=False)
     told_stops: frozenset[AttemptRef] = frozenset()
     """Stops that this session has been told already; they alone are no reason to answer."""
+    is_withdrawn: bool = False
+    """Nobody waits for it any more, unless a commit is serving it right now."""
 
     def answer(self, answer: PollAnswer) -> None:
         if not self.reply.done():
@@ -94,6 +96,7 @@ class ParkedPolls:
     def withdraw(self, poll: ParkedPoll) -> bool:
         """Stops waiting; False when a commit is serving it right now."""
         with self._lock:
+            poll.is_withdrawn = True
             if self._by_node.get(poll.node_key) is not poll:
                 return False
             self._take(poll.node_key)
@@ -167,7 +170,7 @@ class ParkedPolls:
 
     def _park_again(self, poll: ParkedPoll) -> None:
         with self._lock:
-            if poll.node_key not in self._by_node:
+            if poll.node_key not in self._by_node and not (poll.is_withdrawn or self._is_drained):
                 self._by_node[poll.node_key] = poll
                 if poll.want > 0:
                     self._hungry.setdefault(poll.cluster_key, {})[poll.node_key] = poll
