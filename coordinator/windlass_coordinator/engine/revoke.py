@@ -36,7 +36,8 @@ def release(
 ) -> list[bool]:
     """Takes back what the node never started; no budget is spent. One answer per ref."""
     held = {ref_of(attempt): attempt for attempt in tx.held_attempts(node.node_key)}
-    unstarted = (AttemptState.LEASED, AttemptState.STOPPING)
+    # PREPARING too: an agent that was killed while it prepared finds no more than the assignment.
+    unstarted = (AttemptState.LEASED, AttemptState.PREPARING, AttemptState.STOPPING)
     given_back = [held[ref] for ref in dict.fromkeys(refs) if ref in held and held[ref].state in unstarted]
     back = Revocation(state=AttemptState.RELEASED, failure=None, reason="given back by its node")
     revoke(tx, [(attempt, back) for attempt in given_back], rules=rules, now=now)

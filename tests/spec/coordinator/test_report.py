@@ -358,6 +358,18 @@ def test_a_released_attempt_spends_nothing_and_is_ready_at_once(coordinator: InM
     assert coordinator.claim_one(node).attempt == 2
 
 
+def test_what_was_only_prepared_can_be_given_back(coordinator: InMemoryCoordinator) -> None:
+    job = coordinator.submit()
+    node = coordinator.node()
+    ref = coordinator.claim_one(node)
+    coordinator.report(node, ref, Preparing())
+
+    assert coordinator.release(node, ref) == [True]
+
+    instance = coordinator.instance(job)
+    assert (instance.state, instance.user_failures, instance.infra_failures) == (InstanceState.READY, 0, 0)
+
+
 def test_what_has_started_cannot_be_released(coordinator: InMemoryCoordinator) -> None:
     coordinator.submit()
     node = coordinator.node()
