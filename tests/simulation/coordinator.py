@@ -83,6 +83,9 @@ class Promise:
 class Coordinator(Process):
     """One coordinator process; its store and its log files outlive it."""
 
+    admit = staticmethod(current_node)
+    """Whose reports are heard."""
+
     def __init__(self, world: World, network: Network, clock: Clock, *, log_root: Path) -> None:
         super().__init__(world, "coordinator", clock)
         self.store = SimulatedStore(world)
@@ -364,7 +367,7 @@ class Coordinator(Process):
 
     def _report(self, request: ReportCall, connection: Connection) -> None:
         def verb(tx: Transaction) -> list[EventVerdict]:
-            node = current_node(tx, request.node_key, request.session)
+            node = self.admit(tx, request.node_key, request.session)
             return report(tx, node, request.events, rules=self.rules, now=self.wall())
 
         def answer(verdicts: list[EventVerdict]) -> Reported:

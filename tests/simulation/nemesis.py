@@ -35,6 +35,15 @@ _FAILPOINTS = (
     "agent.session.after_reply",
     "agent.report.after_reply",
     "agent.heartbeat.after_reply",
+    "agent.handover.before",
+    "agent.handover.after",
+    "agent.exit.before_report",
+    "agent.forget.before_write",
+    "agent.forget.after_write",
+    "agent.adopt.after_slots",
+    "agent.adopt.before_strangers",
+    "agent.adopt.after",
+    "agent.leave.before",
     "agent.prepare.after_steps",
     "agent.finalize.after_steps",
     "keeper.intent.after_write",
@@ -219,9 +228,11 @@ class Nemesis:
 
     def operate(self) -> None:
         """Somebody drains a node, or lets it work again."""
-        node_id = self._some_node().disk.identity.node_id
+        node = self._some_node()
+        node_id = node.disk.identity.node_id
         if node_id:
             within_s = self._rng.choice((None, 0.0, 3.0, 15.0))
+            self._sim.ledger.drained.add(node.name)
             self._sim.user.operate(node_id, self._rng.choice(("drain", "drain", "resume")), within_s)
 
     def fill_node_disk(self) -> None:

@@ -139,6 +139,7 @@ def _a_random_task(rng: Random, name: str, parents: list[TaskName]) -> TaskSpec:
     kind = rng.random()
     if kind < 0.12:
         script["hangs"] = True
+        script["run_s"] = min(script["run_s"], 2.0)
     elif kind < 0.3:
         more["package"] = "oss://bucket/package.tar.gz"
         script["prepare_s"] = rng.choice((0.1, 1.0, 4.0))
