@@ -24,8 +24,8 @@ from windlass_proto.model.ids import NodeKey
 @dataclass(slots=True)
 class _Heard:
     at_s: float
-    lease: timedelta
-    """As its agent was told, so that both count the same."""
+    lease: timedelta | None
+    """As its agent was told, so that both count the same; None = by a former life of this coordinator."""
     expires_s: float
     silent: bool = False
     deadlines: tuple[timedelta, ...] | None = None
@@ -56,7 +56,7 @@ class Fleet:
     def expect(self, node_key: NodeKey) -> None:
         """A node known from the database: it has the grace of a restart to be heard."""
         grace = restart_grace(self._policy).total_seconds()
-        self._heard.setdefault(node_key, _Heard(self._monotonic(), self.timing().lease, grace))
+        self._heard.setdefault(node_key, _Heard(self._monotonic(), None, grace))
 
     def hear(self, node_key: NodeKey) -> None:
         """A sign of life."""
@@ -65,20 +65,29 @@ class Fleet:
 
     def hear_of(self, node_key: NodeKey) -> None:
         """A sign of life that another coordinator has had."""
-        lease = self.timing().lease
+        now_s, lease = self._monotonic(), self.timing().lease
+        earlier = self._heard.get(node_key)
+        if earlier is not None and earlier.lease is not None:
+            # A fleet that shrinks has shorter leases; until it hears so the agent counts on the one before.
+            lease = max(lease, earlier.lease - timedelta(seconds=now_s - earlier.at_s))
         expires_s = (lease + tolerance(lease)).total_seconds()
-        self._heard[node_key] = _Heard(self._monotonic(), lease, expires_s)
+        self._heard[node_key] = _Heard(now_s, lease, expires_s)
 
     def watch(self, node_key: NodeKey, detached: Iterable[DetachedAttempt]) -> None:
         """The node is silent: tells when each of its attempts is to be given to others."""
         heard = self._heard.get(node_key)
         if heard is not None and heard.silent:
-            heard.deadlines = tuple(sorted({self._replace_due(attempt, heard.lease) for attempt in detached}))
+            if heard.lease is None:  # By now the whole fleet is expected, and it was told by its size.
+                heard.lease = self.timing().lease
+            lease = heard.lease
+            heard.deadlines = tuple(sorted({self._replace_due(attempt, lease) for attempt in detached}))
 
     def is_due(self, node_key: NodeKey, attempt: DetachedAttempt, *, silence: timedelta) -> bool:
         """Whether an attempt is to be given to others after such a silence of its node."""
         heard = self._heard.get(node_key)
-        return heard is not None and silence >= self._replace_due(attempt, heard.lease)
+        if heard is None or heard.lease is None:
+            return False
+        return silence >= self._replace_due(attempt, heard.lease)
 
     def _replace_due(self, attempt: DetachedAttempt, lease: timedelta) -> timedelta:
         return replace_due(

@@ -123,6 +123,39 @@ def test_a_restarted_coordinator_counts_silence_from_its_own_start() -> None:
     assert fleet.look() == Silence(expired=(), replace=((NODE, timedelta(seconds=300)),), forget=())
 
 
+def test_a_restarted_coordinator_counts_with_the_lease_that_a_fleet_of_this_size_was_told() -> None:
+    fleet, clock = a_fleet()
+    for number in range(10_000):
+        fleet.expect(NodeKey(number))
+    clock.now_s += 131
+    assert NodeKey(0) in fleet.look().expired
+    careful = detached(DisconnectPolicy.NO_OVERLAP, timedelta(minutes=30))
+    fleet.watch(NodeKey(0), [careful])
+
+    # The agent may have been told of a lease of 60 s just before the restart.
+    its_command_ends = timedelta(seconds=60) + timedelta(minutes=30) + POLICY.kill_grace
+    assert not fleet.is_due(NodeKey(0), careful, silence=its_command_ends)
+
+
+def test_a_lease_that_was_told_counts_until_the_agent_must_have_heard_of_a_shorter_one() -> None:
+    fleet, clock = a_fleet()
+    for number in range(10_000):
+        fleet.hear(NodeKey(number))
+    fleet.hear(NODE)
+    assert fleet.timing().lease == timedelta(seconds=60)
+    for number in range(2, 10_000):
+        fleet.forget(NodeKey(number))
+    assert fleet.timing().lease == timedelta(seconds=15)
+
+    clock.now_s += 20
+    fleet.hear(NODE)  # and the answer is lost
+
+    clock.now_s += 40
+    assert NODE not in fleet.look().expired
+    clock.now_s += 3
+    assert NODE in fleet.look().expired
+
+
 def test_a_silence_that_could_not_be_stored_is_told_again() -> None:
     fleet, clock = a_fleet()
     fleet.hear(NODE)
