@@ -127,7 +127,7 @@ async def test_a17_a_database_without_connections_and_a_slow_one_are_waited_for(
     server.execute(f"SELECT pg_terminate_backend({server.backends()[0]})")
     taken.append(psycopg.connect(url))
     more = await world.submit("true")
-    delay = profile.of(quick=0.1, full=0.4)
+    delay = profile.of(quick=0.1, full=0.2)
     proxy.up.delay_s = proxy.down.delay_s = delay
     gate.open()
     for found in (job, more):

@@ -24,7 +24,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from windlass_coordinator.core.records import Wakes
-from windlass_coordinator.stores.base import Follow, Queries, Transaction
+from windlass_coordinator.stores.base import Delivery, Follow, Queries, Transaction
 from windlass_coordinator.stores.condition import StoreCondition
 from windlass_coordinator.stores.lanes import Lane, current_lane
 from windlass_coordinator.stores.sqlite.claims import SqliteClaims
@@ -258,7 +258,7 @@ class SqliteStore:
         if self._owed is not None:
             wakes.merge(self._owed)
         owed: Wakes | None = None
-        deliveries: Sequence[Callable[[], None]] = ()
+        deliveries: Sequence[Delivery] = ()
         try:
             self._db.execute("BEGIN IMMEDIATE")
             outcomes = self._run_verbs(batch, wakes)
@@ -271,6 +271,8 @@ class SqliteStore:
             self._db.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - the writer must live; nothing of this batch is stored
             self._roll_back()
+            for delivery in deliveries:
+                delivery.take_back()
             return error
         self._owed = owed
         self._orders.put_back(batch[len(outcomes) :])
@@ -373,7 +375,7 @@ class SqliteStore:
             self._note(Trouble.BROKEN, error)
 
     def _deliver(
-        self, outcomes: Sequence[_Outcome], wakes: Wakes, deliveries: Sequence[Callable[[], None]]
+        self, outcomes: Sequence[_Outcome], wakes: Wakes, deliveries: Sequence[Delivery]
     ) -> None:
         on_loop = []
         for outcome in outcomes:
