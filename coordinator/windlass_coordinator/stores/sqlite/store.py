@@ -374,9 +374,7 @@ class SqliteStore:
             # SQLite does not tell what it has kept of the transaction: only a new process knows again.
             self._note(Trouble.BROKEN, error)
 
-    def _deliver(
-        self, outcomes: Sequence[_Outcome], wakes: Wakes, deliveries: Sequence[Delivery]
-    ) -> None:
+    def _deliver(self, outcomes: Sequence[_Outcome], wakes: Wakes, deliveries: Sequence[Delivery]) -> None:
         on_loop = []
         for outcome in outcomes:
             if isinstance(outcome.reply, concurrent.futures.Future):
