@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.faults.scenarios import FaultProfile, scenario
-from tests.support.world import KILL_GRACE_S, World
-from tests.support.world_processes import wait_for_end
+from tests.support.world import KILL_GRACE_S, LEASE_S, World
+from tests.support.world_processes import boot_seconds, wait_for_end
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import JobId
+from windlass_proto.model.specs import DisconnectPolicy
 from windlass_proto.model.states import AttemptState, JobState
 
 KILLED = -9
@@ -32,7 +33,7 @@ WITH_WORK = (
     "agent.forget.before_write",
     "agent.forget.after_write",
 )
-QUICK = ("agent.handover.after", "agent.adopt.after_slots")
+QUICK = ("agent.handover.after",)
 
 
 @scenario("B01")
@@ -138,7 +139,7 @@ async def _killed_twice_at(world: World, failpoint: str) -> None:
     assert len(tries) == len(set(tries))
 
 
-@scenario("B04")
+@scenario("B04", quick=False)
 async def test_b04_a_command_that_was_replaced_is_ended_when_its_agent_comes_back(world: World) -> None:
     await world.start(agents=2, slots=1)
     gate = world.gate()
@@ -160,7 +161,7 @@ async def test_b04_a_command_that_was_replaced_is_ended_when_its_agent_comes_bac
     assert (second.state, second.node_name != first.node_name) == (AttemptState.SUCCEEDED, True)
 
 
-@scenario("B11")
+@scenario("B11", quick=False)
 async def test_b11_a_timeout_is_kept_while_no_agent_is_there(world: World) -> None:
     await world.start(slots=1)
     (agent,) = world.agents
@@ -179,7 +180,34 @@ async def test_b11_a_timeout_is_kept_while_no_agent_is_there(world: World) -> No
     assert 3.0 <= attempt.ran_for.total_seconds() <= 3.0 + KILL_GRACE_S + 2.0
 
 
-@scenario("B18")
+@scenario("B11", quick=False)
+async def test_b11_a_command_that_must_not_outlive_the_lease_is_ended_while_no_agent_is_there(
+    world: World,
+) -> None:
+    await world.start(agents=2, slots=1)
+    job = await world.submit(
+        world.task(
+            "[ $WINDLASS_ATTEMPT -gt 1 ] || sleep 1000", ticks=True, disconnect=DisconnectPolicy.FAST_REPLACE
+        )
+    )
+    await world.until_running(job)
+    (attempt,) = await world.attempts(job)
+    (lost,) = [one for one in world.agents if one.name == attempt.node_name]
+    lost.kill()
+    killed_at = boot_seconds()
+    await world.until(lambda: lost.commands() == [])
+    last = max(entry.at_s for entry in world.ledger.entries() if entry.attempt == 1)
+    assert last - killed_at <= LEASE_S + KILL_GRACE_S + 1.0
+    assert (await world.wait(job)).state is JobState.SUCCEEDED
+    (second,) = [entry for entry in world.ledger.starts(job) if entry.attempt == 2]
+    assert second.at_s > last
+    lost.start_again()
+    await world.until(lambda: lost.said.count("session.opened") == 2)
+    first, _ = await world.attempts(job)
+    assert (first.state, first.failure) == (AttemptState.LOST, FailureKind.INFRA_NODE_LOST)
+
+
+@scenario("B18", quick=False)
 async def test_b18_commands_survive_when_the_agent_is_stopped_and_started(world: World) -> None:
     """What `systemctl restart` does with KillMode=process: SIGTERM to the agent alone, then a new one."""
     await world.start(slots=2)
@@ -199,7 +227,7 @@ async def test_b18_commands_survive_when_the_agent_is_stopped_and_started(world:
     assert await world.log(job, 1) == b"out\n"
 
 
-@scenario("B23")
+@scenario("B23", quick=False)
 @pytest.mark.parametrize("failpoint", ["keeper.intent.after_write", "keeper.start.before_exec"])
 async def test_b23_around_a_start_either_nothing_ran_or_a_record_exists(world: World, failpoint: str) -> None:
     await world.start(agents=0)

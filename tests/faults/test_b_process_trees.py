@@ -93,7 +93,7 @@ async def test_b05_a_killed_keepers_command_is_ended_and_tried_again(world: Worl
     assert await world.log(job, attempt=1) == b"attempt 1\n"
 
 
-@scenario("B06")
+@scenario("B06", quick=False)
 async def test_b06_a_commands_own_process_killed_is_no_lack_of_memory(world: World) -> None:
     await world.start(slots=1)
     job = await world.submit(world.task("sleep 1000", resources=Resources(memory_bytes=256 << 20)))
@@ -105,7 +105,7 @@ async def test_b06_a_commands_own_process_killed_is_no_lack_of_memory(world: Wor
     assert attempt.exit_signal == signal.SIGKILL
 
 
-@scenario("B07")
+@scenario("B07", quick=False)
 async def test_b07_what_takes_more_memory_than_allowed_is_ended_alone(world: World) -> None:
     if groups_here().memory is None:
         raise NotRun("no memory controller that may be used")
@@ -159,7 +159,7 @@ async def test_b09_daemons_that_a_command_left_are_ended_and_counted(world: Worl
     assert attempt.reason == "2 processes that it left were ended"
 
 
-@scenario("B10")
+@scenario("B10", quick=False)
 async def test_b10_a_command_that_ignores_sigterm_is_killed_in_time(world: World) -> None:
     await world.start(slots=1)
     job = await world.submit(world.task(ShellLine(line=STUBBORN), timeout=timedelta(seconds=2)))
@@ -170,7 +170,7 @@ async def test_b10_a_command_that_ignores_sigterm_is_killed_in_time(world: World
     assert 2.0 + KILL_GRACE_S <= attempt.ran_for.total_seconds() <= 2.0 + KILL_GRACE_S + 2.0
 
 
-@scenario("B12")
+@scenario("B12", quick=False)
 @pytest.mark.parametrize("how", ["timeout", "stop"])
 async def test_b12_a_stopped_process_tree_is_ended_all_the_same(world: World, how: str) -> None:
     await world.start(slots=1)
@@ -226,7 +226,7 @@ async def test_b13_a_command_that_cannot_be_run_is_the_users_mistake(world: Worl
         assert one.infra_failures == 0
 
 
-@scenario("B14")
+@scenario("B14", quick=False)
 async def test_b14_orphaned_zombies_are_reaped(world: World, profile: FaultProfile) -> None:
     count = profile.of(quick=500, full=5000)
     await world.start(slots=1)
@@ -256,7 +256,7 @@ for _ in range({count}):
     assert zombies() == 0
 
 
-@scenario("B20")
+@scenario("B20", quick=False)
 async def test_b20_a_work_directory_that_is_hard_to_remove_holds_nothing_up(
     world: World, profile: FaultProfile
 ) -> None:
@@ -298,7 +298,7 @@ for _ in range({depth}):
     subprocess.run(["chattr", "-i", stays], check=True)
 
 
-@scenario("B21")
+@scenario("B21", quick=False)
 async def test_b21_commands_that_burn_the_whole_machine_cost_no_lease(
     world: World, profile: FaultProfile
 ) -> None:
