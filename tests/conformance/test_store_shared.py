@@ -10,12 +10,18 @@ import psycopg
 import pytest
 
 from tests.support import postgres
-from tests.support.stored_records import NOW, a_cluster, a_job, a_node, a_task, claim, the
-from windlass_coordinator.core.records import ClusterKey, Wakes
+from tests.support.stored_records import FACTS, NOW, a_cluster, a_job, a_node, a_task, claim, the
+from windlass_coordinator.core.records import ClusterKey, JobKey, Wakes
+from windlass_coordinator.core.retry import RetryPolicy
+from windlass_coordinator.engine.nodes import drain
+from windlass_coordinator.engine.session import OpenRequest, open_session
+from windlass_coordinator.engine.settle import Rules
+from windlass_coordinator.engine.sweep import mark_silent
 from windlass_coordinator.stores import is_shared, open_store
 from windlass_coordinator.stores.base import Credential, RoleLost, Store, Transaction
 from windlass_proto.errors import Conflict, Denied, Unavailable
 from windlass_proto.model.ids import DEFAULT_TENANT, JobId, NodeKey
+from windlass_proto.model.states import JobState, NodeState
 
 
 @pytest.fixture
@@ -159,6 +165,44 @@ def test_a_use_of_a_token_that_is_taken_meanwhile_is_seen(two: tuple[Store, Stor
     with pytest.raises(Denied, match="used up"):
         two[0].run_now(use)
     assert looks == [1, 0]
+
+
+def test_a_drain_that_comes_while_a_silent_node_returns_is_seen(two: tuple[Store, Store]) -> None:
+    node_key = a_node(two[0], a_cluster(two[0]))
+    two[0].run_now(lambda tx: mark_silent(tx, node_key, now=NOW))
+    request = OpenRequest(state_id="state", boot_id="boot", last_nonce="nonce", facts=FACTS, inventory=())
+    rules = Rules(retry=RetryPolicy(), jitter=lambda: 0.5)
+    looks = []
+
+    def come_back(tx: Transaction) -> None:
+        node = the(tx.node_view(node_key))
+        looks.append(node.wish)
+        if len(looks) == 1:  # its operator is faster, between our look and our session
+            two[1].run_now(lambda tx: drain(tx, DEFAULT_TENANT, node.node_id, within=None, now=NOW))
+        open_session(tx, node, request, nonce="new", logs_stored=lambda _: True, rules=rules, now=NOW)
+
+    two[0].run_now(come_back)
+
+    assert looks == [None, NodeState.DRAINING]
+    assert two[0].run_now(lambda tx: the(tx.node_view(node_key)).state) is NodeState.DRAINING
+
+
+def test_a_job_that_is_restarted_while_it_is_to_be_forgotten_stays(two: tuple[Store, Store]) -> None:
+    cluster = a_cluster(two[0])
+    job_key, newest = a_job(two[0], cluster), a_job(two[0], cluster, name="newest")
+    for key in (job_key, newest):
+        two[0].run_now(lambda tx, key=key: tx.end_job(key, JobState.STOPPED, reason="", now=NOW))  # type: ignore[misc]  # mypy cannot infer a lambda's default
+
+    def forget(tx: Transaction) -> tuple[int, bool]:
+        (ended, *_), _ = tx.ended_jobs(after=JobKey(0), limit=10)
+        two[1].run_now(lambda tx: tx.restart_job(ended.job_key, all_instances=True, now=NOW))
+        tx.delete_job(ended.job_key, now=NOW)
+        return tx.remove_job_rows(ended.job_key, limit=1000)
+
+    assert two[0].run_now(forget) == (0, False)
+    (job,) = two[0].run_now(lambda tx: tx.job_views([job_key])).values()
+    assert job.state is JobState.WAITING
+    assert two[0].run_now(lambda tx: len(tx.job_task_views(job_key))) == 1
 
 
 # What outlives a process, and what a database must not be taken for

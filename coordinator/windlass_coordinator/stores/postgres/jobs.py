@@ -223,7 +223,13 @@ class PostgresJobs(PostgresLocks):
 
     def delete_job(self, job_key: JobKey, *, now: datetime) -> None:
         self._lock_jobs([job_key])
-        self._change("UPDATE jobs SET deleted_at = $1 WHERE job_key = $2", to_us(now), job_key)
+        # Retention looked at it without a lock: its user may have restarted it since.
+        self._change(
+            "UPDATE jobs SET deleted_at = $1 WHERE job_key = $2 "
+            "AND state IN ('SUCCEEDED', 'FAILED', 'STOPPED')",
+            to_us(now),
+            job_key,
+        )
 
     def mark_delete_when_done(self, job_key: JobKey) -> None:
         self._change("UPDATE jobs SET delete_when_done = 1 WHERE job_key = $1", job_key)

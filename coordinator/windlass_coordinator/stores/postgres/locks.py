@@ -45,7 +45,8 @@ _JOBS_OF_NODE = """
 SELECT DISTINCT t.job_key FROM attempts a JOIN tasks t ON t.task_key = a.task_key
 WHERE a.node_key = $1 AND a.ended_at IS NULL"""
 
-_LOCK_NODE = "SELECT state, epoch, nonce FROM nodes WHERE node_key = $1 FOR UPDATE"
+_LOCK_NODE = """
+SELECT state, epoch, nonce, wish, drain_by, prepare_failed_jobs FROM nodes WHERE node_key = $1 FOR UPDATE"""
 
 
 class RunAgain(Exception):

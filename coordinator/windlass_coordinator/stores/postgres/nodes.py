@@ -117,7 +117,8 @@ class PostgresNodes(PostgresLocks):
     # A row is untyped: the driver knows no column types.
     def _read_node(self, row: Any) -> NodeView:
         view = node_view_of(row)
-        self._nodes_read[view.node_key] = (view.state, view.epoch, view.nonce)
+        # What verbs decide on; as `_LOCK_NODE` finds it.
+        self._nodes_read[view.node_key] = (row[6], row[9], row[10], row[15], row[17], row[18])
         return view
 
     def open_session(

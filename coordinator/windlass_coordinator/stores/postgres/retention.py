@@ -43,6 +43,8 @@ class PostgresRetention(PostgresLocks):
 
     def remove_job_rows(self, job_key: JobKey, *, limit: int) -> tuple[int, bool]:
         self._lock_jobs([job_key])
+        if not self._rows("SELECT 1 FROM jobs WHERE job_key = $1 AND deleted_at IS NOT NULL", job_key):
+            return 0, False
         removed = 0
         for statement in _IN_PORTIONS:
             removed += self._change_counted(statement, job_key, limit - removed)
