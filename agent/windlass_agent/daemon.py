@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import structlog
 
@@ -62,6 +63,8 @@ from windlass_proto.model.status import NodeFacts
 
 _CHORES_EVERY_S = 0.25
 """Work that waits behind a long command is looked for this often."""
+_REMOVED_AT_ONCE = 64
+"""Directories, by one thread: going there and back costs more than removing one."""
 _CLOSE_S = 30.0
 """For keepers to end their commands when the agent is told to end everything."""
 
@@ -248,6 +251,7 @@ class _Agent:
             slow = SlowAttempts(work.runner, self._steps(), group, events=work.reporter, logs=work.logs)
             work.runner.attach(slow)
             group.create_task(_chores(work.runner, self._state, ending))
+            group.create_task(_sweep(work.runner))
             notices = NoticeWatch(
                 self._state.notice, work.runner, self._intake, boot_id=self._boot_id, clock=boot_seconds
             )
@@ -421,7 +425,7 @@ class _Agent:
 
 
 async def _chores(runner: AttemptRunner, state: StateDir, ending: _Ending) -> None:
-    """What has time: gives work back that cannot start, removes what is forgotten."""
+    """What has time: gives work back that cannot start, and looks after the agent's own place."""
     priority = Priority()
     while True:
         wanted_s = boot_seconds() + _CHORES_EVERY_S
@@ -432,10 +436,22 @@ async def _chores(runner: AttemptRunner, state: StateDir, ending: _Ending) -> No
         if state.is_removed:
             ending.fail(Unavailable(f"the state directory {state.root} was removed; what ran here is ended"))
         runner.look_after()
-        for directory in runner.take_rubbish():
-            left = await asyncio.to_thread(remove_attempt, directory)
-            if left:
-                log.warning("attempt.directory_left", directory=str(directory), entries=left)
+
+
+async def _sweep(runner: AttemptRunner) -> None:
+    """Removes what is forgotten, many at once; a directory that hangs keeps nothing else waiting."""
+    while True:
+        await asyncio.sleep(_CHORES_EVERY_S)
+        rubbish = runner.take_rubbish()
+        for begin in range(0, len(rubbish), _REMOVED_AT_ONCE):
+            some = rubbish[begin : begin + _REMOVED_AT_ONCE]
+            for directory, left in zip(some, await asyncio.to_thread(_remove_all, some), strict=True):
+                if left:
+                    log.warning("attempt.directory_left", directory=str(directory), entries=left)
+
+
+def _remove_all(directories: Sequence[Path]) -> list[int]:
+    return [remove_attempt(directory) for directory in directories]
 
 
 def _configure_logging(level: str) -> None:

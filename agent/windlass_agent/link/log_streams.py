@@ -300,7 +300,8 @@ def _read(stream: ShippedStream, offset: int, limit: int) -> _Cut:
         return _Cut(
             data=data,
             crc32=zlib.crc32(data),
-            produced=stream.spool.produced_end(),
+            # When the command has ended it is known how much it produced; short commands are many.
+            produced=stream.offsets.end or stream.spool.produced_end(),
             next_at=None if data else stream.spool.first_from(offset),
         )
     except OSError:
