@@ -391,7 +391,7 @@ class Agent(Process):
             node_key=self.node_key,
             session=self.session,
             ended=tuple(self.runner.deletable(_ENDED_MOST)),
-            missing=tuple(ref for ref in self._audit if not self.runner.holds(ref)),
+            missing=tuple(self.runner.lacks(self._audit)),
         )
         sent_at_s, turn = self.boot_s(), self._turn
 

@@ -80,7 +80,7 @@ class Heartbeat:
     def _request(self, session: SessionRef) -> wire.HeartbeatRequest:
         usage = self._usage()
         # Looked up now, not when it was asked: what was on its way then has arrived.
-        missing = [ref for ref in self._audit if not self._work.holds(ref)]
+        missing = self._work.lacks(self._audit)
         return wire.HeartbeatRequest(
             session=convert.session_ref_to_wire(session),
             hb_seq=self._seq,

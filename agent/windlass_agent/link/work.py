@@ -26,8 +26,8 @@ class Work(Protocol):
     def stuck_slots(self) -> int:
         """Slots that cannot be used, because processes in them could not be ended."""
 
-    def holds(self, ref: AttemptRef) -> bool:
-        """Whether the attempt is here, in whatever phase."""
+    def lacks(self, refs: Iterable[AttemptRef]) -> list[AttemptRef]:
+        """Those that are not here in any phase; should their assignments be on the way, these are too late."""
 
     @property
     def has_queued(self) -> bool:

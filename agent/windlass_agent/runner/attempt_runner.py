@@ -112,8 +112,11 @@ class AttemptRunner:
             return Demand(want=0, is_urgent=False)
         return self._queue.demand()
 
-    def holds(self, ref: AttemptRef) -> bool:
-        return ref in self._table
+    def lacks(self, refs: Iterable[AttemptRef]) -> list[AttemptRef]:
+        missing = [ref for ref in refs if ref not in self._table]
+        for ref in missing:
+            self._table.refuse(ref)
+        return missing
 
     @property
     def not_running(self) -> int:
@@ -222,8 +225,9 @@ class AttemptRunner:
         attempt = self._table.get(ref)
         if attempt is None:
             return
-        if attempt.stop_requested and not accepted:
-            self.end(attempt, StoppedEarly())
+        if not accepted:
+            # More is known of it there than that it was assigned: somebody waits for its end.
+            self.end(attempt, StoppedEarly() if attempt.stop_requested else _NOT_STARTED)
             return
         log.debug("attempt.released", accepted=accepted, **names(attempt))
         self._table.remove([attempt])
