@@ -27,7 +27,7 @@ class Work(Protocol):
         """Slots that cannot be used, because processes in them could not be ended."""
 
     def lacks(self, refs: Iterable[AttemptRef]) -> list[AttemptRef]:
-        """Those that are not here in any phase; should their assignments be on the way, these are too late."""
+        """Those that are not here in any phase; assignments of theirs on the way are too late."""
 
     @property
     def has_queued(self) -> bool:
