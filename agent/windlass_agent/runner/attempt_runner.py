@@ -20,6 +20,7 @@ from windlass_agent.core.run_plan import CommandPlan, ExitRecord, KeeperRecord, 
 from windlass_agent.runner.attempt_table import AttemptTable, names
 from windlass_agent.runner.executor import EventSink, Executor, Intents, LogSink
 from windlass_agent.runner.intent_parts import shared_part
+from windlass_agent.runner.interruption import Interruption
 from windlass_agent.runner.live_attempt import LiveAttempt, end_of, never_began
 from windlass_agent.runner.start_queue import StartQueue
 from windlass_agent.runner.task_template import TaskTemplates
@@ -43,8 +44,6 @@ _PREEMPTED = LostOnNode(kind=FailureKind.PREEMPTED, reason="the machine was to b
 _NOT_STARTED = LostOnNode(
     kind=FailureKind.INFRA_NODE_LOST, reason="prepared, and not started as the coordinator was not heard"
 )
-_TELL_S = 1.0
-"""Before the machine goes, for telling how its commands ended."""
 
 log = structlog.get_logger()
 
@@ -81,7 +80,7 @@ class AttemptRunner:
         self._departures = self._table.departures
         self._early: list[KeeperRecord] | None = []
         self._is_suspended = True
-        self._leaves_at_s: float | None = None
+        self._interruption = Interruption(executors, self._table, queue, end=self.end, clock=clock)
         self._slow: SlowPath | None = None
         self.running = 0
         self.demand_changed = asyncio.Event()
@@ -108,7 +107,7 @@ class AttemptRunner:
         return self._queue.withheld
 
     def demand(self) -> Demand:
-        if self._is_suspended or self._leaves_at_s is not None:
+        if self._is_suspended or self._interruption.is_leaving:
             return Demand(want=0, is_urgent=False)
         return self._queue.demand()
 
@@ -170,7 +169,7 @@ class AttemptRunner:
                     self._confirm(attempt)
                     self._table.tell_again(attempt, item.from_seq)
                 case InventoryVerdict.KILL:
-                    self._kill(attempt)
+                    self._interruption.kill(attempt)
                 case InventoryVerdict.FORGET:
                     forgotten.append(item.ref)
         self.forget(forgotten)
@@ -188,7 +187,7 @@ class AttemptRunner:
         for ref in refs:
             attempt = self._table.get(ref)
             if attempt is not None:
-                self._stop(attempt)
+                self._interruption.stop(attempt)
                 continue
             self._table.refuse(ref)
             self._events.tell(ref, StoppedEarly())
@@ -200,13 +199,13 @@ class AttemptRunner:
             if attempt is None:
                 self._table.refuse(ref)
             else:
-                self._kill(attempt)
+                self._interruption.kill(attempt)
         self.dispatch()
 
     def forget(self, refs: Iterable[AttemptRef]) -> None:
         ended, others = self._table.ended(refs)
         for attempt in others:
-            self._kill(attempt)
+            self._interruption.kill(attempt)
         self._table.remove(ended)
 
     def answered(self, event: AttemptEvent, verdict: EventVerdict) -> None:
@@ -218,7 +217,7 @@ class AttemptRunner:
         if is_last(event.what):
             self._table.acknowledged(attempt)
         elif verdict in (EventVerdict.SUPERSEDED, EventVerdict.UNKNOWN):
-            self._kill(attempt)
+            self._interruption.kill(attempt)
 
     def released(self, ref: AttemptRef, *, accepted: bool) -> None:
         self._departures.answered(ref)
@@ -238,9 +237,7 @@ class AttemptRunner:
 
     def preempt(self, within_s: float) -> None:
         """The machine goes away: ends what runs, gives back what has not begun, takes nothing more."""
-        self._leaves_at_s = self._clock() + within_s
-        for attempt in list(self._table):
-            self._preempt(attempt)
+        self._interruption.preempt_all(within_s)
         self.dispatch()
 
     @property
@@ -359,7 +356,7 @@ class AttemptRunner:
 
     def dispatch(self) -> None:
         """Starts what has a slot now."""
-        if not self._is_suspended and self._leaves_at_s is None:
+        if not self._is_suspended and not self._interruption.is_leaving:
             for attempt in self._queue.starts():
                 self._start(attempt)
         if self._queue.has_room:
@@ -372,9 +369,9 @@ class AttemptRunner:
         for _, ref in self._queue.stuck_in_keepers():
             attempt = self._table.get(ref)
             if attempt is not None:
-                self._recall(attempt)
+                self._interruption.recall(attempt)
         for attempt in self._queue.waiting_too_long():
-            self._give_back_waiting(attempt)
+            self._interruption.give_back_waiting(attempt)
         if self._queue.has_room:
             self.dispatch()
 
@@ -391,20 +388,10 @@ class AttemptRunner:
             self._table.remove([attempt])
             return
         fits = self._queue.capacity.could_ever_fit(attempt.template.needs)
-        if fits and self._leaves_at_s is None:
+        if fits and not self._interruption.is_leaving:
             self._queue.add(attempt)
         else:
             self._table.give_back(attempt)
-
-    def _recall(self, attempt: LiveAttempt) -> None:
-        """From its keeper, where it has not begun."""
-        if not attempt.is_recalled and attempt.slot is not None:
-            attempt.is_recalled = True
-            self._executors[attempt.slot].stop(attempt.ref)
-
-    def _give_back_waiting(self, attempt: LiveAttempt) -> None:
-        self._queue.remove(attempt)
-        self._table.give_back(attempt)
 
     def _start(self, attempt: LiveAttempt) -> None:
         if attempt.template.is_plain:
@@ -485,49 +472,6 @@ class AttemptRunner:
         else:
             for what in attempt.results:
                 self._events.tell(attempt.ref, what)
-
-    def _stop(self, attempt: LiveAttempt) -> None:
-        if attempt.stop_requested or attempt.phase is AttemptPhase.ENDED:
-            return
-        attempt.stop_requested = True
-        log.info("attempt.stop_requested", **names(attempt))
-        self._interrupt(attempt)
-
-    def _kill(self, attempt: LiveAttempt) -> None:
-        if attempt.is_fenced:
-            return
-        self._table.fence(attempt)
-        if attempt.has_ended:
-            self._table.remove([attempt])
-            return
-        self._interrupt(attempt)
-
-    def _preempt(self, attempt: LiveAttempt) -> None:
-        """What has its result keeps it; what has not begun is given back."""
-        if attempt.phase is AttemptPhase.ENDED or attempt.stop_requested or attempt.is_fenced:
-            return
-        if attempt.is_waiting:
-            self._give_back_waiting(attempt)
-        elif attempt.phase is AttemptPhase.ASSIGNED and attempt.is_handed_over:
-            self._recall(attempt)
-        elif not attempt.is_held:
-            attempt.is_preempted = True
-            self._interrupt(attempt, grace_s=self._grace_left_s())
-
-    def _grace_left_s(self) -> float | None:
-        """Killed a little before the machine goes, so that there is time to tell."""
-        if self._leaves_at_s is None:
-            return None
-        return max(0.0, self._leaves_at_s - self._clock() - _TELL_S)
-
-    def _interrupt(self, attempt: LiveAttempt, *, grace_s: float | None = None) -> None:
-        """Whatever goes on with it is brought to its end."""
-        if attempt.context is not None:
-            attempt.context.cancelled.set()
-        if attempt.is_handed_over and attempt.slot is not None and attempt.exit is None:
-            self._executors[attempt.slot].stop(attempt.ref, grace_s=grace_s)
-        elif attempt.is_waiting or attempt.is_held:
-            self.end(attempt, StoppedEarly())
 
 
 def _refs_of(batch: AssignmentBatch) -> list[AttemptRef]:
