@@ -164,7 +164,7 @@ class SqlListings:
                 name=ClusterName(row[0]),
                 description=row[1],
                 nodes_ready=row[2],
-                slots=row[3],
+                slots=int(row[3]),  # a sum is a decimal number on PostgreSQL
                 created_at=from_us(row[4]),
             )
             for row in self._db.execute(query)
