@@ -104,6 +104,10 @@ class SlotUnderTest:
                 await self._heard.wait()
         assert is_so(), what
 
+    def ended(self) -> list[AttemptRef]:
+        """Of which an exit record has been heard."""
+        return [record.ref for record in self.records if isinstance(record, ExitRecord)]
+
     def output_dir(self, ref: AttemptRef) -> Path:
         return self.directory / "attempts" / f"{ref.index}"
 
