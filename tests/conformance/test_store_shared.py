@@ -19,6 +19,7 @@ from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.engine.sweep import mark_silent
 from windlass_coordinator.stores import is_shared, open_store
 from windlass_coordinator.stores.base import Credential, RoleLost, Store, Transaction
+from windlass_coordinator.stores.postgres.sessions import connect
 from windlass_proto.errors import Conflict, Denied, Unavailable
 from windlass_proto.model.ids import DEFAULT_TENANT, JobId, NodeKey
 from windlass_proto.model.states import JobState, NodeState
@@ -283,6 +284,16 @@ def test_what_is_not_ours_is_refused_and_left_as_it_was(statement: str, refusal:
     with psycopg.connect(url) as connection:
         tables = connection.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone()
     assert tables == (1,)
+
+
+def test_a_connection_to_a_machine_that_has_vanished_is_given_up_in_half_a_minute(url: str) -> None:
+    """Who only listens would hear of nothing until the system gives up, after two hours."""
+    with connect(url) as connection:
+        asked = connection.info.get_parameters()
+
+    idle, interval, count = (int(asked[f"keepalives_{name}"]) for name in ("idle", "interval", "count"))
+    assert idle + interval * count <= 30
+    assert int(asked["tcp_user_timeout"]) <= 30_000
 
 
 def test_a_server_that_is_not_there_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

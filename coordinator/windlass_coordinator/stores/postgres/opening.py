@@ -7,7 +7,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from windlass_coordinator.stores.postgres.sessions import Fault, connect, judge, keep_trying
+from windlass_coordinator.stores.postgres.sessions import Fault, connect, dial, judge, keep_trying
 from windlass_coordinator.stores.schema.migrations import migrate
 from windlass_proto.errors import Conflict, InvalidRequest, Unavailable
 
@@ -82,9 +82,7 @@ def _bring_up(conninfo: str) -> None:
 
 # The library names no type for a connection of the driver.
 def _plain(conninfo: str) -> Any:
-    return psycopg.connect(
-        conninfo, connect_timeout=5, application_name="windlass-coordinator", prepare_threshold=None
-    )
+    return dial(conninfo)
 
 
 def is_lost(error: Exception) -> bool:

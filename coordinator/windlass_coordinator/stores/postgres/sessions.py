@@ -11,6 +11,7 @@ from psycopg import errors
 from psycopg.types.numeric import Int8Dumper
 
 _CONNECT_TIMEOUT_S = 5
+_UNHEARD_MS = 25_000
 _CACHED_STATEMENTS = 500
 
 # A coordinator that stands still in the middle of a transaction must not hold up the others for longer, nor
@@ -102,15 +103,26 @@ class Session:
         self._connection = self._cursor = None
 
 
+def dial(
+    conninfo: str, *, autocommit: bool = False, prepare_threshold: int | None = None
+) -> psycopg.Connection[Any]:
+    """A connection that notices when its server's machine has vanished, also while it only listens."""
+    return psycopg.connect(
+        conninfo,
+        autocommit=autocommit,
+        connect_timeout=_CONNECT_TIMEOUT_S,
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=_UNHEARD_MS,
+        application_name="windlass-coordinator",
+        prepare_threshold=prepare_threshold,
+    )
+
+
 def connect(conninfo: str) -> psycopg.Connection[Any]:
     """A connection for verbs. Transactions are begun and ended explicitly."""
-    connection = psycopg.connect(
-        conninfo,
-        autocommit=True,
-        connect_timeout=_CONNECT_TIMEOUT_S,
-        application_name="windlass-coordinator",
-        prepare_threshold=0,
-    )
+    connection = dial(conninfo, autocommit=True, prepare_threshold=0)
     try:
         connection.prepared_max = _CACHED_STATEMENTS
         # One type for all numbers: otherwise each size of number would be another statement.
