@@ -57,7 +57,7 @@ def describe_failed_start(program: str, error: OSError | ValueError) -> Record:
     }
 
 
-class Lease:
+class LeaseEnd:
     """How long the node may keep what it runs, as the agent told it last (protocol.md, section 6)."""
 
     def __init__(self, until: float = NEVER, grace_s: float = NEVER) -> None:
@@ -82,7 +82,9 @@ class Lease:
 class Command:
     """Runs (until its main process ends) and settles (until nothing of it is left)."""
 
-    def __init__(self, plan: Record, streams: tuple[Stream, Stream], *, drain_s: float, lease: Lease) -> None:
+    def __init__(
+        self, plan: Record, streams: tuple[Stream, Stream], *, drain_s: float, lease: LeaseEnd
+    ) -> None:
         self.plan = plan
         self.ref: list[int] = plan["ref"]
         self.streams = streams
@@ -119,7 +121,7 @@ class Command:
         )
         self.pidfd = os.pidfd_open(self.pid)
 
-    def renew(self, lease: Lease) -> None:
+    def renew(self, lease: LeaseEnd) -> None:
         """The node may keep the command until then, and a while longer if its plan says so."""
         self._lease = lease
         self._due_at = min(self._deadline, lease.outlived_at(self.plan))

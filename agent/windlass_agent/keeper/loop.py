@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from windlass_agent.keeper.cgroup import Group, Memory
-from windlass_agent.keeper.command import STUCK_S, Command, Lease, describe_failed_start
+from windlass_agent.keeper.command import STUCK_S, Command, LeaseEnd, describe_failed_start
 from windlass_agent.keeper.journal import Journal
 from windlass_agent.keeper.link import Link
 from windlass_agent.keeper.output import ROOM_RETRY_S, SlotRoom, Spool, Stream
@@ -52,7 +52,7 @@ class Keeper:
         self._queue: deque[Record] = deque()
         self._templates: dict[int, Record] = {}
         self._command: Command | None = None
-        self._lease = Lease()
+        self._lease = LeaseEnd()
         self._agent: Link | None = None
         self._is_ending = False
         self._flush_at = self._exit_at = self._room_at = NEVER
@@ -134,7 +134,7 @@ class Keeper:
         elif verb == "stop":
             self._stop(message["ref"], message.get("grace", NEVER))
         elif verb == "lease":
-            self._lease = Lease(message["until"], message["grace"])
+            self._lease = LeaseEnd(message["until"], message["grace"])
             if self._command:
                 self._command.renew(self._lease)
         elif verb == "spool":
