@@ -3,10 +3,12 @@
 It runs in the coordinator's event loop and leaves signals to the program.
 """
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import h11
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -14,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from windlass_coordinator.settings_tree import HostPort
 from windlass_proto.errors import Unavailable
@@ -23,6 +26,8 @@ WhyNotReady = Callable[[], str | None]
 
 _BACKLOG = 128
 _MAX_CONNECTIONS = 256
+_ARRIVES_WITHIN_S = 10.0
+"""All of a request, from its first byte or from the connection on."""
 _GRACE_S = 2
 """For requests under way when the listener closes."""
 
@@ -39,6 +44,7 @@ class WebServer:
         self._server = _Server(
             uvicorn.Config(
                 _application(registry, why_not_ready),
+                http=_ImpatientProtocol,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -58,6 +64,36 @@ class WebServer:
     def stop(self) -> None:
         """Lets `serve` finish the requests under way and return."""
         self._server.should_exit = True
+
+
+class _ImpatientProtocol(H11Protocol):
+    """The library bounds how long an idle connection is kept, not how long a request may take to arrive."""
+
+    _arrival: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the library
+        super().connection_made(transport)
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is h11.DONE or self.transport.is_closing():
+            self._stop_waiting()
+        else:
+            self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _expect_request(self) -> None:
+        if self._arrival is None:
+            self._arrival = self.loop.call_later(_ARRIVES_WITHIN_S, self.transport.close)
+
+    def _stop_waiting(self) -> None:
+        if self._arrival is not None:
+            self._arrival.cancel()
+            self._arrival = None
 
 
 class _Server(uvicorn.Server):
