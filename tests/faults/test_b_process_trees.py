@@ -319,7 +319,10 @@ async def test_b21_commands_that_burn_the_whole_machine_cost_no_lease(
 
 
 @scenario("B22", quick=False)
-async def test_b22_a_command_stuck_in_the_kernel_withholds_its_slot_until_it_is_free(world: World) -> None:
+@pytest.mark.parametrize("how", ["timeout", "stop"])
+async def test_b22_a_command_stuck_in_the_kernel_withholds_its_slot_until_it_is_free(
+    world: World, how: str
+) -> None:
     lacks = lacking()
     if lacks:
         raise NotRun(lacks)
@@ -328,22 +331,26 @@ async def test_b22_a_command_stuck_in_the_kernel_withholds_its_slot_until_it_is_
     disk = world.stack.enter_context(fault_mount(world.directory / "disk", root))
     await world.start(agents=2, slots=1)
     first = f"dd if=/dev/zero of={disk.path}/file bs=1k count=1 conv=fsync 2> /dev/null"
-    job = await world.submit(
-        world.task(f"[ $WINDLASS_ATTEMPT -gt 1 ] || {first}", timeout=timedelta(seconds=3))
-    )
+    limit = timedelta(seconds=3) if how == "timeout" else None
     disk.hang("write")
-    await world.until_started(job)
+    job = await world.submit(world.task(f"[ $WINDLASS_ATTEMPT -gt 1 ] || {first}", timeout=limit))
+    await world.until_running(job)
     (attempt,) = await world.attempts(job)
     (agent,) = [one for one in world.agents if one.name == attempt.node_name]
-    assert (await world.wait(job, within_s=90.0)).state is JobState.SUCCEEDED
-    stuck, good = await world.attempts(job)
+    if how == "stop":
+        await world.lasts(1.0)  # until it hangs
+        await world.stop(job)
+    state = (await world.wait(job, within_s=90.0)).state
+    assert state is (JobState.STOPPED if how == "stop" else JobState.SUCCEEDED)
+    stuck, *others = await world.attempts(job)
     assert (stuck.state, stuck.failure) == (AttemptState.LOST, FailureKind.INFRA_KILL_STUCK)
-    assert good.state is AttemptState.SUCCEEDED
-    assert good.fence > stuck.fence
-    assert good.node_name != stuck.node_name
+    assert [(one.state, one.fence > stuck.fence, one.node_name != stuck.node_name) for one in others] == (
+        [] if how == "stop" else [(AttemptState.SUCCEEDED, True, True)]
+    )
     more = await world.submit(world.task("true", instances=4))
     assert (await world.wait(more)).state is JobState.SUCCEEDED
-    assert {a.node_name for one in await world.instances(more) for a in one.attempts} == {good.node_name}
+    used = {a.node_name for one in await world.instances(more) for a in one.attempts}
+    assert used == {one.name for one in world.agents} - {stuck.node_name}
     disk.clear()
     await world.until(lambda: "slot.usable_again" in agent.said)
     await _both_nodes_work(world)

@@ -73,6 +73,23 @@ async def test_a_slot_is_withheld_until_its_processes_can_be_ended(tmp_path: Pat
         assert not is_running(start.pid)
 
 
+@pytest.mark.usefixtures("short_patience")
+async def test_an_agent_that_comes_back_tells_of_what_cannot_be_ended_when_it_knows(tmp_path: Path) -> None:
+    async with a_slot(tmp_path) as slot:
+        ref = slot.hand_over("sleep", "1000", kill_grace_s=0.1)
+        start, keeper = await slot.start_of(ref), slot.keeper_pid()
+        with frozen(start.pid):
+            await slot.slot.close(end_keeper=False)
+            os.kill(keeper, signal.SIGKILL)
+            os.waitpid(keeper, 0)
+            found = await slot.restart_agent()
+            assert (found.running, found.lost, found.alive) == (ref, (), False)
+            await slot.until(lambda: bool(slot.lost), "on_keeper_lost")
+            assert (slot.lost, slot.lost_as) == ([ref], [FailureKind.INFRA_KILL_STUCK])
+        await eventually(lambda: not slot.slot.is_stuck)
+        assert (await slot.run("true")).code == 0
+
+
 async def test_a_process_that_vanishes_late_leaves_an_exact_result(tmp_path: Path) -> None:
     async with a_slot(tmp_path) as slot:
         ref = slot.hand_over("sleep", "1000", kill_grace_s=0.1)
