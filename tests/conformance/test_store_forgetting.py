@@ -97,8 +97,17 @@ def test_ended_jobs_are_listed_oldest_first_but_for_the_newest(store: Store) -> 
     assert store.run_now(lambda tx: tx.ended_jobs(after=JobKey(0), limit=1)) == ([], live)
 
 
+def deletes(store: Store, key: JobKey) -> None:
+    def verb(tx: Transaction) -> None:
+        tx.end_job(key, JobState.STOPPED, reason="", now=NOW)
+        tx.delete_job(key, now=NOW)
+
+    store.run_now(verb)
+
+
 def test_a_job_goes_in_portions_and_its_idempotency_key_last(store: Store) -> None:
     key, refs = worked_on(store, "old")
+    deletes(store, key)
     rows = 2 * len(refs) + 1 + 2 + 1  # attempts, instances, an edge, tasks, the job
 
     def steps(tx: Transaction) -> list[tuple[int, bool]]:
@@ -115,6 +124,7 @@ def test_a_job_goes_in_portions_and_its_idempotency_key_last(store: Store) -> No
 def test_other_jobs_lose_nothing(store: Store) -> None:
     old, _ = worked_on(store, "old")
     kept, refs = worked_on(store, "kept")
+    deletes(store, old)
     store.run_now(lambda tx: tx.remove_job_rows(old, limit=1000))
     assert len(store.run_now(lambda tx: tx.attempt_views(refs))) == len(refs)
     assert len(store.run_now(lambda tx: tx.job_task_views(kept))) == 2
@@ -134,7 +144,7 @@ def test_jobs_that_users_do_not_see_are_unknown(store: Store) -> None:
     cluster = a_cluster(store)
     a_job(store, cluster, name="seen")
     deleted = a_job(store, cluster, name="deleted")
-    store.run_now(lambda tx: tx.delete_job(deleted, now=NOW))
+    deletes(store, deleted)
     asked = [JobId("id-of-seen"), JobId("id-of-deleted"), JobId("nobodys")]
     assert sorted(store.run_now(lambda tx: tx.unknown_jobs(asked))) == sorted(asked[1:])
     assert store.run_now(lambda tx: tx.count_jobs()) == 1
