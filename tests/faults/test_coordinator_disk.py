@@ -56,7 +56,7 @@ async def test_a06_with_a_full_disk_submits_are_refused_and_results_land(world: 
     async with asyncio.timeout(5):
         while await refused(world):
             await asyncio.sleep(0.1)
-    assert (await world.wait(await world.submit("true"))).state is JobState.SUCCEEDED
+    assert (await world.wait(await world.submit("true"), within_s=20)).state is JobState.SUCCEEDED
     assert world.coordinator.get("/health/ready")[0] == 200
 
 
@@ -116,7 +116,7 @@ async def test_a13_a_data_directory_that_turns_read_only_stops_nothing_that_runs
     assert (await world.wait(job)).state is JobState.FAILED
     assert [attempt.exit_code for attempt in await world.attempts(job)] == [5]
     await world.until(lambda: world.coordinator.get("/health/ready")[0] == 200)
-    assert (await world.wait(await world.submit("true"))).state is JobState.SUCCEEDED
+    assert (await world.wait(await world.submit("true"), within_s=20)).state is JobState.SUCCEEDED
 
 
 @dataclass
