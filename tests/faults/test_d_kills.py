@@ -8,6 +8,7 @@ from tests.support.chaos_proxy import chaos_proxy
 from tests.support.output_pattern import BLOCK_BYTES, expected, writes, writes_until
 from tests.support.world import World
 from windlass_proto.model.ids import JobId
+from windlass_proto.model.specs import FullSpool
 from windlass_proto.model.states import AttemptState, JobState, LogState, NodeState
 from windlass_proto.model.status import LogChunk
 
@@ -118,6 +119,39 @@ async def test_d06_a_full_log_store_changes_no_result_and_the_log_comes_when_the
     disk.empty()
     chunks = await everything(world, job)
     assert (length(chunks), chunks[-1].state) == (BLOCK_BYTES + size, LogState.COMPLETE)
+
+
+@scenario("D06")
+async def test_d06_beyond_the_size_that_is_stored_of_one_log_the_rest_is_one_gap(world: World) -> None:
+    quota, size = 2 * MIB, 10 * MIB
+    await world.start(settings={"LIMITS_LOG_BYTES_PER_ATTEMPT": str(quota)})
+    (agent,) = world.agents
+    job = await world.submit(world.task(f"{writes(size)}; exit 7"), fail_on_instance_failure=False)
+    assert (await world.wait(job)).state is JobState.FAILED
+    assert [attempt.exit_code for attempt in await world.attempts(job)] == [7]
+    async with asyncio.timeout(60):
+        chunks = [chunk async for chunk in world.client.follow_log(job, "t")]
+    kept, gaps = length(chunks), [chunk for chunk in chunks if chunk.gap_bytes]
+    assert b"".join(chunk.data for chunk in chunks) == expected(0, kept)
+    assert 0 < kept <= quota
+    assert [(gap.offset, gap.gap_bytes) for gap in gaps] == [(kept, size - kept)]
+    assert chunks[-1].state is LogState.PARTIAL
+    await world.until(lambda: agent.attempts() == [])
+
+
+@scenario("D06")
+async def test_d06_a_patient_command_does_not_wait_for_room_that_nobody_needs(world: World) -> None:
+    """Of what is stored no more nothing is kept on the node either."""
+    size = 1000 * BLOCK_BYTES
+    await world.start(
+        settings={"LIMITS_LOG_BYTES_PER_ATTEMPT": str(2 * MIB)},
+        agent_settings={"SPOOL_PER_ATTEMPT_BYTES": str(32 * MIB)},
+    )
+    job = await world.submit(world.task(writes(size), on_full_spool=FullSpool.BLOCK))
+    assert (await world.wait(job)).state is JobState.SUCCEEDED
+    async with asyncio.timeout(60):
+        chunks = [chunk async for chunk in world.client.follow_log(job, "t")]
+    assert length(chunks) + sum(chunk.gap_bytes for chunk in chunks) == size
 
 
 @scenario("D07")
