@@ -37,7 +37,7 @@ from windlass_coordinator.app import _MAY_HAVE_WORK
 from windlass_coordinator.core.records import Claimed, ClusterKey, NodeView
 from windlass_coordinator.engine import nodes, steer
 from windlass_coordinator.engine.fleet import Fleet
-from windlass_coordinator.engine.nodes import attempts_to_audit, settle_missing
+from windlass_coordinator.engine.nodes import attempts_to_audit, attempts_to_end, settle_missing
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
 from windlass_coordinator.engine.report import report
 from windlass_coordinator.engine.revoke import release
@@ -386,7 +386,7 @@ class Coordinator(Process):
             node = current_node(tx, node_key, request.session)
             settle_missing(tx, node, request.missing, rules=self.rules, now=now)
             audit = attempts_to_audit(tx, node, accept_deadline=deadline, now=now) if audits else []
-            return tx.stopping_attempts(node_key), audit
+            return attempts_to_end(tx, node, now=now), audit
 
         def on_done(outcome: tuple[list[AttemptRef], list[AttemptRef]]) -> None:
             self.run(

@@ -38,8 +38,6 @@ class Ledger:
         self.starts: Counter[AttemptRef] = Counter()
         self.alive: dict[AttemptRef, Command] = {}
         """Commands that run."""
-        self.drained: set[str] = set()
-        """Nodes that somebody has drained with a deadline."""
         self.torn: set[AttemptRef] = set()
         """Their node may have lost what it knew of them."""
         self._started_at: dict[AttemptRef, float] = {}
@@ -86,8 +84,6 @@ class Ledger:
         for other in self.alive.values():
             same = (other.ref.task_key, other.ref.index) == (ref.task_key, ref.index)
             is_kept = other.keeper.is_alive and not other.keeper.was_paused
-            # What an operator takes away when a drain's time is over goes elsewhere at once.
-            is_kept &= other.node.name not in self.drained
             if same and is_kept and self._started_at[other.ref] > self.restored_at:
                 raise SimulationFailure(f"C02: {ref} starts while {other.ref} runs on {other.node.name}")
 

@@ -62,16 +62,19 @@ class Backup:
 
 
 class Nemesis:
-    def __init__(self, simulation: "Simulation") -> None:
+    def __init__(self, simulation: "Simulation", only: tuple[str, ...]) -> None:
+        """`only`: these faults and no failpoints, as often as can be; empty = as chance has it."""
         self._sim = simulation
         self._world, self._rng = simulation.world, simulation.world.rng
         self._is_over = False
         self._backup: Backup | None = None
-        self._kills = self._choose_failpoints()
+        self._kills = {} if only else self._choose_failpoints()
         self._world.kill_probability = lambda name: self._kills.get(name, 0.0)
         faults = [fault for fault in self._faults() if self._rng.random() < 0.4]
-        self._faults_chosen = faults
         self._mean_s = self._rng.choice((1.0, 3.0, 8.0))
+        if only:
+            faults, self._mean_s = [getattr(self, name) for name in only], 1.0
+        self._faults_chosen = faults
         self._world.note(
             "faults", [fault.__name__ for fault in faults], self._mean_s, sorted(self._kills.items())
         )
@@ -232,7 +235,6 @@ class Nemesis:
         node_id = node.disk.identity.node_id
         if node_id:
             within_s = self._rng.choice((None, 0.0, 3.0, 15.0))
-            self._sim.ledger.drained.add(node.name)
             self._sim.user.operate(node_id, self._rng.choice(("drain", "drain", "resume")), within_s)
 
     def fill_node_disk(self) -> None:

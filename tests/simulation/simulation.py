@@ -47,7 +47,7 @@ class Outcome:
 
 
 class Simulation:
-    def __init__(self, seed: int, root: Path, coverage: Coverage) -> None:
+    def __init__(self, seed: int, root: Path, coverage: Coverage, only: tuple[str, ...] = ()) -> None:
         self.world = World(Random(seed))
         rng = self.world.rng
         self.network = Network(self.world)
@@ -66,7 +66,7 @@ class Simulation:
         for node in self.nodes:
             self.world.after(rng.uniform(0.0, 3.0), node.boot)
         make_work(self.user, rng, chaos_s=CHAOS_S)
-        self.nemesis = Nemesis(self)
+        self.nemesis = Nemesis(self, only)
 
     def _prepare_store(self) -> None:
         """Before the first start: a cluster."""
@@ -185,11 +185,11 @@ class Simulation:
         self.coordinator.store.close()
 
 
-def run_seed(seed: int, *, trace_lines: int = 150) -> Outcome:
-    """The whole of one seed; a failure is in the outcome."""
+def run_seed(seed: int, *, only: tuple[str, ...] = (), trace_lines: int = 150) -> Outcome:
+    """The whole of one seed; a failure is in the outcome. `only`: with these faults, see `Nemesis`."""
     coverage = Coverage()
     with _quiet(), _directory() as root, observed(coverage):
-        simulation = Simulation(seed, root, coverage)
+        simulation = Simulation(seed, root, coverage, only)
         simulation.world.install()
         failure = ""
         try:

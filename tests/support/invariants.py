@@ -99,7 +99,7 @@ class InvariantWatch:
             is_restarted = now.jobs[job_key].generation > self._before.jobs[job_key].generation
             # A restart and what follows it may come in one commit, so READY need not be seen.
             is_kept = before.state == instance.state == "SUCCEEDED" and before.attempt == instance.attempt
-            if is_restarted and before.state in _TERMINAL and not is_kept:
+            if is_restarted and not is_kept:
                 self._first_attempt[key] = before.attempt
 
     def _check_results(
