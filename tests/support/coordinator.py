@@ -432,6 +432,12 @@ class InMemoryCoordinator(AbstractContextManager["InMemoryCoordinator"]):
 
         self.run(verb)
 
+    def to_end(self, machine: Machine) -> list[AttemptRef]:
+        """What a heartbeat's reply tells the machine to end."""
+        return self.run(
+            lambda tx: nodes.attempts_to_end(tx, current_node(tx, machine.key, machine.session), now=self.now)
+        )
+
     def audit(self, machine: Machine) -> list[AttemptRef]:
         """What a heartbeat's reply asks for."""
         deadline = timedelta(minutes=5)

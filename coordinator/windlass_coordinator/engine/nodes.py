@@ -12,6 +12,7 @@ from windlass_proto.errors import Conflict, NotFound
 from windlass_proto.model.facts import FactKind
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef, NodeId, NodeKey, TenantId
+from windlass_proto.model.specs import DisconnectPolicy
 from windlass_proto.model.states import AttemptState, NodeState
 
 # One heartbeat's reply must stay small; what is left is asked for with the next one.
@@ -56,7 +57,7 @@ def resume(tx: Transaction, tenant: TenantId, node_id: NodeId, *, now: datetime)
 
 
 def note_trouble(tx: Transaction, node: NodeView, trouble: str) -> None:
-    """What the node says keeps it from its work, "" = nothing; a drain or a quarantine is the better reason."""
+    """What the node says keeps it from its work, "" = nothing; a drain or a quarantine is a better reason."""
     if node.wish is None and node.reason != trouble:
         tx.set_node_wish(node.node_key, None, reason=trouble, drain_by=None)
 
@@ -72,13 +73,15 @@ def settle_drain(tx: Transaction, node_key: NodeKey, *, now: datetime) -> bool:
 
 
 def end_drain(tx: Transaction, node_key: NodeKey, *, rules: Rules, now: datetime) -> None:
-    """The time that a draining node was given is over: what it still has is given to others."""
+    """The time that a draining node was given is over: what it still has is given to others. What must not
+    overlap with its next attempt is given when the node has ended it (`attempts_to_end`)."""
     node = tx.node_view(node_key)
-    if node is None or node.state is not NodeState.DRAINING:
+    if node is None or not is_drain_over(node, now=now):
         return
-    if node.drain_by is None or node.drain_by > now:
+    attempts = tx.detached_attempts(node_key)
+    held = [one.held for one in attempts if one.disconnect is DisconnectPolicy.KEEP_GOING]
+    if not held:
         return
-    held = tx.held_attempts(node_key)
     revoke(
         tx,
         [(h, _drained if h.state is not AttemptState.LEASED else decide_missing(h)) for h in held],
@@ -90,11 +93,24 @@ def end_drain(tx: Transaction, node_key: NodeKey, *, rules: Rules, now: datetime
     settle_drain(tx, node_key, now=now)
 
 
-_drained = Revocation(
-    state=AttemptState.LOST,
-    failure=FailureKind.PREEMPTED,
-    reason="its node was drained, and its time was over",
-)
+def is_drain_over(node: NodeView, *, now: datetime) -> bool:
+    """Whether a draining node has had the time that it was given."""
+    return node.state is NodeState.DRAINING and node.drain_by is not None and node.drain_by <= now
+
+
+def attempts_to_end(tx: Transaction, node: NodeView, *, now: datetime) -> list[AttemptRef]:
+    """What the node is told to end: what was stopped, and at the end of a drain what others may only have
+    when it is known to have ended."""
+    stopping = tx.stopping_attempts(node.node_key)
+    if not is_drain_over(node, now=now):
+        return stopping
+    held = [(ref_of(one.held), one.disconnect) for one in tx.detached_attempts(node.node_key)]
+    careful = [ref for ref, disconnect in held if disconnect is not DisconnectPolicy.KEEP_GOING]
+    return list(dict.fromkeys(stopping + careful))
+
+
+DRAINED = "its node was drained, and its time was over"
+_drained = Revocation(state=AttemptState.LOST, failure=FailureKind.PREEMPTED, reason=DRAINED)
 
 
 def note_prepare_failures(

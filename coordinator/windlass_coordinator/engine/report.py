@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from windlass_coordinator.core.attempt_lifecycle import Judgement, judge
+from windlass_coordinator.core.attempt_lifecycle import UNASKED_STOP, Judgement, judge
 from windlass_coordinator.core.records import AttemptView, Fact, NodeView
-from windlass_coordinator.engine.nodes import note_prepare_failures
+from windlass_coordinator.engine.nodes import DRAINED, is_drain_over, note_prepare_failures
 from windlass_coordinator.engine.settle import Ending, Rules, conclude
 from windlass_coordinator.stores.base import AttemptEnd, Transaction
 from windlass_proto import failpoints
@@ -33,6 +33,8 @@ def report(
         ref = event.ref
         view = views.get((ref.task_key, ref.index, ref.attempt))
         judgement = judge(view, event, node_key=node.node_key)
+        if judgement.reason == UNASKED_STOP and is_drain_over(node, now=now):
+            judgement = replace(judgement, failure=FailureKind.PREEMPTED, reason=DRAINED)
         verdicts.append(judgement.verdict)
         if view is None or judgement.state is None:
             continue

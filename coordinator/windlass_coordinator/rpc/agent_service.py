@@ -10,7 +10,7 @@ from functools import partial
 from windlass_coordinator.auth.tokens import RANDOM_BYTES, TokenKind, has_digest, new_token, parse_token
 from windlass_coordinator.core.records import Claimed, ClusterKey, LogFacts, NodeView
 from windlass_coordinator.engine.fleet import Fleet
-from windlass_coordinator.engine.nodes import attempts_to_audit, note_trouble, settle_missing
+from windlass_coordinator.engine.nodes import attempts_to_audit, attempts_to_end, note_trouble, settle_missing
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
 from windlass_coordinator.engine.report import report
 from windlass_coordinator.engine.revoke import release
@@ -230,7 +230,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             settle_missing(tx, node, missing, rules=self._rules, now=_now())
             note_trouble(tx, node, trouble)
             audit = self._audit(tx, node) if audits else []
-            return tx.stopping_attempts(node_key), audit
+            return attempts_to_end(tx, node, now=_now()), audit
 
         stops, audit = await self._store.run(verb)
         forgets = await self._settled(ended)

@@ -13,6 +13,7 @@ from windlass_proto.errors import Conflict, NotFound, SessionLost
 from windlass_proto.model.events import Exited, LostOnNode, PrepareFailed, Started
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import DEFAULT_TENANT, AttemptRef, JobId, NodeId, TenantId
+from windlass_proto.model.specs import DisconnectPolicy
 from windlass_proto.model.states import AttemptState, InstanceState, JobState
 from windlass_proto.model.verdicts import InventoryVerdict
 
@@ -110,6 +111,32 @@ def test_what_still_runs_when_the_time_of_a_drain_is_over_goes_elsewhere_at_no_c
     assert [item.verdict for item in opened.verdicts] == [InventoryVerdict.KILL] * 2
     back_off_ends(coordinator)
     assert len(coordinator.finish(other)) == 2
+    assert coordinator.state(job) is JobState.SUCCEEDED
+    assert coordinator.instance(job, 0).user_failures == 0
+
+
+def test_what_must_not_overlap_goes_elsewhere_when_the_drained_node_has_ended_it(
+    coordinator: InMemoryCoordinator,
+) -> None:
+    job = coordinator.submit(a_job(a_task(disconnect=DisconnectPolicy.NO_OVERLAP)))
+    node, other = coordinator.node(), coordinator.node()
+    ref = coordinator.claim_one(node)
+    coordinator.report(node, ref, Started())
+    coordinator.drain(node, within=timedelta(minutes=10))
+    assert coordinator.to_end(node) == []
+
+    coordinator.later(timedelta(minutes=10))
+    coordinator.look_at_drain(node)
+
+    assert coordinator.to_end(node) == [ref]
+    assert coordinator.attempt_states(job, 0) == [AttemptState.RUNNING]
+    assert coordinator.claim(other) == []
+    coordinator.report(node, ref, exits(143, stopped=True))
+    assert coordinator.attempt_states(job, 0) == [AttemptState.LOST]
+    coordinator.look_at_drain(node)
+    assert state_of(coordinator, node) == "DRAINED"
+    back_off_ends(coordinator)
+    assert len(coordinator.finish(other)) == 1
     assert coordinator.state(job) is JobState.SUCCEEDED
     assert coordinator.instance(job, 0).user_failures == 0
 
