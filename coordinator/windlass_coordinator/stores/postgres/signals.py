@@ -6,7 +6,7 @@ the coordinator that deleted it.
 """
 
 import json
-import select
+import selectors
 import socket
 import threading
 from collections.abc import Callable
@@ -120,6 +120,14 @@ class SignalReader:
                 self._closing.wait(_RECONNECT_AFTER_S)
         self._drop()
 
+    def _wait(self, connection: psycopg.Connection[Any]) -> None:
+        """Until something comes in, or the end."""
+        # Not select(): a coordinator has more descriptors open than that can look at.
+        with selectors.DefaultSelector() as selector:
+            selector.register(connection.fileno(), selectors.EVENT_READ)
+            selector.register(self._closed_end, selectors.EVENT_READ)
+            selector.select()
+
     def _listening(self) -> psycopg.Connection[Any]:
         connection = connect(self._conninfo)
         connection.execute(f"LISTEN {CHANNEL}")
@@ -132,7 +140,7 @@ class SignalReader:
 
     def _hear(self, connection: psycopg.Connection[Any]) -> None:
         while not self._closing.is_set():
-            select.select([connection.fileno(), self._closed_end.fileno()], [], [])
+            self._wait(connection)
             heard = Wakes()
             for notification in connection.notifies(timeout=0):
                 wakes = decode(notification.payload, origin=self._origin)
