@@ -1,5 +1,7 @@
 """Claim: a node gets work, whatever is first in its cluster's queue and would fit it."""
 
+from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
 
 from windlass_coordinator.core.records import ClaimableTask, Claimed, Fact, JobKey, NodeView
@@ -9,23 +11,31 @@ from windlass_proto.model.facts import FactKind
 from windlass_proto.model.ids import TaskKey
 from windlass_proto.model.states import NodeState
 
+_LOOKS = 4
+"""Retries that avoid this node are seen only when they are claimed; what comes behind them is for it."""
+
 
 def claim(tx: Transaction, node: NodeView, *, want: int, poll_seq: int, now: datetime) -> list[Claimed]:
     """Leases up to `want` instances to the node, retries before new ones, and starts their jobs."""
     if node.state is not NodeState.READY or want <= 0:
         return []
-    taken: list[tuple[ClaimableTask, int, int]] = []
+    claimed: list[Claimed] = []
     left = want
-    for task in tx.claimable(node, limit=want):
-        again = min(left, task.ready_again)
-        fresh = min(left - again, task.instance_count - task.next_index)
-        taken.append((task, again, fresh))
-        left -= again + fresh
+    avoiding: dict[TaskKey, int] = {}
+    for _ in range(_LOOKS):
+        taken = _choose(tx, node, left, avoiding)
+        got = tx.claim(node, taken, poll_seq=poll_seq, now=now) if taken else []
+        claimed += got
+        count = Counter({c.task.task_key: len(c.index) for c in got})
+        left -= count.total()
         if not left:
             break
-    if not taken:
-        return []
-    claimed = tx.claim(node, taken, poll_seq=poll_seq, now=now)
+        short = {
+            task.task_key: task.ready_again for task, *wanted in taken if count[task.task_key] < sum(wanted)
+        }
+        if short.keys() <= avoiding.keys():
+            break
+        avoiding |= short
     if not claimed:
         return []
     _tell(tx, node, claimed, now=now)
@@ -33,10 +43,26 @@ def claim(tx: Transaction, node: NodeView, *, want: int, poll_seq: int, now: dat
     return claimed
 
 
+def _choose(
+    tx: Transaction, node: NodeView, want: int, avoiding: Mapping[TaskKey, int]
+) -> list[tuple[ClaimableTask, int, int]]:
+    """Tasks in their order, each with how many retries and how many new instances of it."""
+    taken = []
+    for task in tx.claimable(node, limit=want + sum(avoiding.values())):
+        again = 0 if task.task_key in avoiding else min(want, task.ready_again)
+        fresh = min(want - again, task.instance_count - task.next_index)
+        if again or fresh:
+            taken.append((task, again, fresh))
+        want -= again + fresh
+        if not want:
+            break
+    return taken
+
+
 def _tell(tx: Transaction, node: NodeView, claimed: list[Claimed], *, now: datetime) -> None:
     by_job: dict[JobKey, dict[str, list[list[int]]]] = {}
     for c in claimed:
-        by_job.setdefault(c.task.job_key, {})[str(c.task.task_key)] = _ranges(c.index)
+        by_job.setdefault(c.task.job_key, {}).setdefault(str(c.task.task_key), []).extend(_ranges(c.index))
     facts = [
         Fact(
             kind=FactKind.INSTANCES_CLAIMED,

@@ -277,6 +277,21 @@ def test_what_was_lost_on_a_node_is_tried_on_another_one_first(coordinator: InMe
     assert len(coordinator.claim(good)) == 1
 
 
+def test_what_avoids_a_node_keeps_nothing_else_from_it(coordinator: InMemoryCoordinator) -> None:
+    coordinator.submit(a_job(a_task(instances=2)))
+    bad, busy = coordinator.node(slots=2), coordinator.node()
+    for ref in coordinator.claim(bad, want=2):
+        coordinator.report(bad, ref, KEEPER_LOST)
+    back_off_ends(coordinator)
+    assert coordinator.claim(bad, want=2) == []
+    behind = coordinator.submit(a_job(a_task(instances=2)))
+
+    assert len(coordinator.claim(bad)) == 1
+    assert len(coordinator.claim(bad, want=2)) == 1
+    assert coordinator.state(behind) is JobState.RUNNING
+    assert len(coordinator.claim(busy, want=2)) == 2
+
+
 def test_when_no_other_node_takes_it_the_same_one_gets_it_after_a_while(
     coordinator: InMemoryCoordinator,
 ) -> None:
