@@ -302,6 +302,17 @@ def test_a_deleted_job_is_forgotten_and_takes_nothing_more(store: LogStore) -> N
     assert everything(store, a_key(job="job-2")) == b"other"
 
 
+def test_a_job_that_is_deleted_before_its_output_is_synced_hinders_no_other(store: LogStore) -> None:
+    writer = store.open_writer()
+    append(writer, a_key(), offset=0, data=b"hello")
+    append(writer, a_key(job="job-2"), offset=0, data=b"other")
+
+    store.delete_job(JobId("job-1"))
+    writer.sync()
+
+    assert everything(store, a_key(job="job-2")) == b"other"
+
+
 def test_names_that_the_coordinator_did_not_make_are_refused(store: LogStore) -> None:
     for job in ("../x", "", ".", "A", "job/1"):
         with pytest.raises(ValueError, match="is not a job id"):

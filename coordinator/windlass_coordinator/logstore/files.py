@@ -286,7 +286,8 @@ class FileLogWriter:
 
 def _sync_names(streams: list[StreamFile], on_broken: Callable[[str], None]) -> None:
     """Puts the names of new files on disk, each directory once: many short outputs share theirs."""
-    fresh = [stream for stream in streams if stream.has_new_name]
+    # Those of a job that was deleted meanwhile are closed, and their directories are gone.
+    fresh = [stream for stream in streams if stream.has_new_name and not stream.is_closed]
     for directory in {directory for stream in fresh for directory in stream.directories}:
         try:
             sync_directory(directory)
