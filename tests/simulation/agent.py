@@ -150,8 +150,8 @@ class Agent(Process):
         self._audit: tuple[AttemptRef, ...] = ()
         self._watch = LeaseWatch(clock=self.boot_s)
         self._leaving = ""
-        self._build()
-        self.world.after(self.world.rng.uniform(0.01, 0.2), self._begin, self)
+        self.intents = Intents(self.node)
+        self._begin_when_keepers_answer()
 
     def die(self) -> None:
         was_alive = self.is_alive
@@ -161,7 +161,6 @@ class Agent(Process):
 
     def _build(self) -> None:
         disk = self.node.disk
-        self.intents = Intents(self.node)
         templates = TaskTemplates(_VARIABLES, kill_grace=timedelta(seconds=KILL_GRACE_S))
         executors: list[SimulatedSlot] = []
         facts = self.node.facts
@@ -206,7 +205,17 @@ class Agent(Process):
             now_s=self.boot_s(),
         )
 
+    def _begin_when_keepers_answer(self) -> None:
+        """What an earlier life told them is read before what this one asks."""
+        paused_until = max((one.paused_until for one in self.node.keepers if one is not None), default=0.0)
+        when = max(paused_until, self.world.now) + self.world.rng.uniform(0.01, 0.2)
+        self.world.at(when, self._begin, self)
+
     def _begin(self) -> None:
+        if any(one is not None and one.paused_until > self.world.now for one in self.node.keepers):
+            self._begin_when_keepers_answer()
+            return
+        self._build()
         self._chores()
         if self.node.disk.identity.node_key is None:
             self._join()
@@ -534,6 +543,8 @@ class Agent(Process):
 
     def preempt(self, within_s: float) -> None:
         """The provider takes the machine away in so long."""
+        if self.session is None:
+            return
         self.world.note("preempted", self.name, within_s)
         self._leaving = "preempted"
         self.runner.preempt(within_s)

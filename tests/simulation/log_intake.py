@@ -18,6 +18,7 @@ _SYNC_S = 0.1
 class LogIntake:
     def __init__(self, coordinator: "Coordinator", logs: LogStore) -> None:
         self._coordinator = coordinator
+        self._logs = logs
         self._writer = logs.open_writer()
         self._unsynced: list[tuple[Connection, Appended]] = []
 
@@ -58,6 +59,8 @@ class LogIntake:
         try:
             self._writer.sync()
         except WindlassError as error:
+            # As a broken call: the next one has a writer of its own.
+            self._writer = self._logs.open_writer()
             for connection, _ in answered:
                 connection.fail(error)
             return

@@ -147,7 +147,6 @@ class SimulatedSlot:
 
     def _bury(self) -> None:
         """The journal tells what was missed; what was told and has no exit record is lost."""
-        self._is_burying = False
         records = self._journal.records()
         for ref in [ref for ref in self._held if ref in records]:
             record = records[ref].ends.get(ref)
@@ -159,6 +158,7 @@ class SimulatedSlot:
             del self._held[ref]
         if lost:
             self._runner.on_keeper_lost(self.number, lost, _LOST)
+        self._is_burying = False
         if self._held:
             self._flush()
 
