@@ -32,6 +32,10 @@ _STALL_S = 30.0
 """Without an answer for this long the call is given up and a new one begun."""
 _WINDOW_PIECES = 2048
 """Sent and not answered; small pieces are bounded by number, as each costs the coordinator a file."""
+_BUSY_PIECES = 16
+"""With so many unanswered nobody waits for the next one at once ..."""
+_COMPANY_S = 0.02
+"""... so it waits for company: many outputs read and sent in one go cost half of what they cost alone."""
 _CALL_S = 3600.0
 """Deadline of one call; a new one follows."""
 
@@ -61,7 +65,7 @@ class LogShipper:
         clock: Callable[[], float],
     ) -> None:
         self._channels, self._caller = channels, caller
-        self._window_bytes = window_bytes
+        self._window_bytes, self._chunk_bytes = window_bytes, chunk_bytes
         self._streams = LogStreams(
             chunk_bytes=chunk_bytes, attempt_bytes=attempt_bytes, directory_of=directory_of, clock=clock
         )
@@ -147,6 +151,9 @@ class LogShipper:
                     self._flight_changed.set()
                     await call.write(_message(piece, session_message))
                     session_message = None
+                is_small = sum(len(piece.data) for piece in pieces) < self._chunk_bytes
+                if is_small and len(self._in_flight) >= _BUSY_PIECES:
+                    await asyncio.sleep(_COMPANY_S)
                 await self._wait_for_room()
                 pieces = await self._wait_for_pieces(_IDLE_S)
             await call.done_writing()
