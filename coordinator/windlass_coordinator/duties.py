@@ -170,7 +170,7 @@ class ClockWatch:
             if abs(moved) < _CLOCK_MOVED:
                 continue
             _log.warning("clock.moved", by_s=round(moved.total_seconds(), 3))
-            await self._store.run(partial(_shift_due, by=moved))
+            await self._store.run(partial(_shift_due, by=moved, longest=self._policy.ceiling))
             offset += moved
 
     def _offset(self) -> timedelta:
@@ -231,8 +231,10 @@ def _look_at_drain(tx: Transaction, node_key: NodeKey, rules: Rules) -> None:
         end_drain(tx, node_key, rules=rules, now=_now())
 
 
-def _shift_due(tx: Transaction, by: timedelta) -> None:
+def _shift_due(tx: Transaction, by: timedelta, longest: timedelta) -> None:
     tx.shift_due(by)
+    # What was dated after the clock had moved and before that was noticed is too late now.
+    tx.bring_due_forward(latest=_now() + longest)
     # A timer that was set by the old time is set anew.
     tx.wakes.wake_at(_now())
 
