@@ -279,7 +279,7 @@ class Coordinator(Process):
     def _poll(self, request: PollCall, connection: Connection) -> None:
         node_key = request.node_key
         may_repeat = self.fleet.note_poll(
-            node_key, epoch=request.session.node_epoch, poll_seq=request.poll_seq
+            node_key, epoch=request.session.node_epoch, poll_seq=request.poll_seq, via="its only way"
         )
         if node_key in self._places:
             self._park(request, connection, may_repeat=may_repeat)

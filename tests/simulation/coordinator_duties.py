@@ -201,8 +201,10 @@ class ClockWatch:
             self._coordinator.after(_LOOK_EVERY_S, self._look)
 
         def verb(tx: Transaction) -> None:
+            now = self._coordinator.wall()
             tx.shift_due(moved)
-            tx.wakes.wake_at(self._coordinator.wall())
+            tx.bring_due_forward(latest=now + self._coordinator.rules.retry.ceiling)
+            tx.wakes.wake_at(now)
 
         self._coordinator.run(verb, shifted, self._again, "sweep clock")
 
