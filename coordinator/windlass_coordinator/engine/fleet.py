@@ -50,7 +50,7 @@ class Fleet:
         self._policy = policy
         self._monotonic = monotonic
         self._heard: dict[NodeKey, _Heard] = {}
-        self._last_poll: dict[NodeKey, tuple[int, int]] = {}
+        self._last_poll: dict[NodeKey, tuple[tuple[int, int], str]] = {}
         self._fresh: set[NodeKey] = set()
 
     def expect(self, node_key: NodeKey) -> None:
@@ -131,13 +131,17 @@ class Fleet:
             kill_grace=self._policy.kill_grace,
         )
 
-    def note_poll(self, node_key: NodeKey, *, epoch: int, poll_seq: int) -> bool:
-        """Remembers the poll; True when it may be a repetition: its first answer must be looked up."""
-        seen = self._last_poll.get(node_key)
+    def note_poll(self, node_key: NodeKey, *, epoch: int, poll_seq: int, via: str) -> bool:
+        """Remembers the poll; True when it may be a repetition: its first answer must be looked up.
+
+        `via` names the connection: who comes on another one may have asked another coordinator in between.
+        """
+        number = (epoch, poll_seq)
+        seen, seen_via = self._last_poll.get(node_key, (None, via))
         # The newest: a late poll of an older session must not make a repetition look new.
-        self._last_poll[node_key] = max((epoch, poll_seq), seen or (0, 0))
+        self._last_poll[node_key] = (max(number, seen or number), via)
         # Never seen: it may have been answered by this coordinator's former life.
-        return seen is None or seen >= (epoch, poll_seq)
+        return seen is None or seen >= number or seen_via != via
 
     def look(self) -> Silence:
         """Who has been silent for too long; each bound is told once per silence."""

@@ -145,7 +145,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         session, node_key = _session(request.session)
         if not 0 < request.poll_seq < _POLL_SEQ_END:
             raise InvalidRequest(f"poll_seq: must be above 0 and below {_POLL_SEQ_END}")
-        may_repeat = self._fleet.note_poll(node_key, epoch=session.node_epoch, poll_seq=request.poll_seq)
+        may_repeat = self._fleet.note_poll(
+            node_key, epoch=session.node_epoch, poll_seq=request.poll_seq, via=context.peer()
+        )
         cluster_key, capacity = await self._place_of(node_key)
         poll = ParkedPoll(
             node_key=node_key,

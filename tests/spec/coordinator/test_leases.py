@@ -239,18 +239,30 @@ def test_a_node_that_left_is_never_missed() -> None:
     assert fleet.look() == NOTHING
 
 
+def polls(fleet: Fleet, epoch: int, poll_seq: int, *, via: str = "a connection") -> bool:
+    return fleet.note_poll(NODE, epoch=epoch, poll_seq=poll_seq, via=via)
+
+
 def test_a_poll_may_be_a_repetition_unless_its_number_is_new_here() -> None:
     fleet, _ = a_fleet()
 
-    assert fleet.note_poll(NODE, epoch=1, poll_seq=7), "its answer may be from before a restart"
-    assert not fleet.note_poll(NODE, epoch=1, poll_seq=8)
-    assert fleet.note_poll(NODE, epoch=1, poll_seq=8)
-    assert not fleet.note_poll(NODE, epoch=2, poll_seq=1)
+    assert polls(fleet, 1, 7), "its answer may be from before a restart"
+    assert not polls(fleet, 1, 8)
+    assert polls(fleet, 1, 8)
+    assert not polls(fleet, 2, 1)
 
 
 def test_a_late_poll_of_an_older_session_does_not_make_a_repetition_look_new() -> None:
     fleet, _ = a_fleet()
-    fleet.note_poll(NODE, epoch=2, poll_seq=1)
+    polls(fleet, 2, 1)
 
-    assert fleet.note_poll(NODE, epoch=1, poll_seq=99)
-    assert fleet.note_poll(NODE, epoch=2, poll_seq=1)
+    assert polls(fleet, 1, 99)
+    assert polls(fleet, 2, 1)
+
+
+def test_a_poll_on_another_connection_may_have_been_answered_by_another_coordinator() -> None:
+    fleet, _ = a_fleet()
+    polls(fleet, 1, 7)
+
+    assert polls(fleet, 1, 9, via="a new connection")
+    assert not polls(fleet, 1, 10, via="a new connection")
