@@ -377,6 +377,7 @@ class World:
         if self.coordinator.database.exists():
             self.look()
         self._check_growth()
+        self._check_command_lines()
         codes = await self._end_programs()
         await self._check_left()
         if self.clean_end:
@@ -433,12 +434,23 @@ class World:
                 if not any(text in part for text in self.allowed_tracebacks):
                     raise AssertionError(f"a traceback in {log}:\n{part[:3000]}")
 
-    def _check_secrets(self) -> None:
-        secrets = [path.read_bytes().strip() for path in self.directory.rglob("*.token")]
+    def _secrets(self) -> list[bytes]:
+        """Every token that was given to a program here."""
+        found = [path.read_bytes().strip() for path in self.directory.rglob("*.token")]
         with suppress(FileNotFoundError):
-            secrets += [agent.identity["credential"].encode() for agent in self.agents]
-        found = leftovers.holding(self.directory, secrets, allowed=_SECRETS_LIE_IN)
+            found += [agent.identity["credential"].encode() for agent in self.agents]
+        return found
+
+    def _check_secrets(self) -> None:
+        found = leftovers.holding(self.directory, self._secrets(), allowed=_SECRETS_LIE_IN)
         assert found == [], "secrets in files"
+
+    def _check_command_lines(self) -> None:
+        secrets = self._secrets()
+        for process in leftovers.processes(self.directory, mark=self.mark):
+            with suppress(psutil.Error):
+                line = " ".join(process.cmdline()).encode()
+                assert not any(secret in line for secret in secrets), f"a secret in {process}"
 
     def give_up(self) -> None:
         """After a failure: nothing is checked, everything ends."""
