@@ -20,6 +20,7 @@ from windlass_coordinator.rpc.append_log import LogIntake
 from windlass_coordinator.rpc.interceptors import Context
 from windlass_coordinator.rpc.interceptors import current_node as calling_node
 from windlass_coordinator.rpc.log_archive import LogArchive
+from windlass_coordinator.rpc.node_notes import NodeNotes
 from windlass_coordinator.stores.base import Store, Transaction
 from windlass_proto import convert
 from windlass_proto.checks.words import Findings, check_between, check_text
@@ -43,6 +44,9 @@ _MOST_PER_POLL = 4096
 _POLL_SEQ_END = 1 << 63
 
 _ENDED_PER_VERB = 500
+
+# As many as may poll at once (`overload.polls`).
+_NODES_NOTED = 50_000
 
 _LONGEST_FACT = 1024
 _LARGEST_MACHINE = 1 << 60
@@ -72,10 +76,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self._intake = parts.intake
         self._archive = parts.archive
         self._rules = parts.rules
-        # A node never changes its cluster, and its size only with a new session.
-        self._places: dict[NodeKey, tuple[ClusterKey, NodeCapacity]] = {}
-        self._told_stops: dict[NodeKey, frozenset[AttemptRef]] = {}
-        self._audits_due_s: dict[NodeKey, float] = {}
+        self._notes = NodeNotes(most=_NODES_NOTED)
 
     async def Join(self, request: wire.JoinRequest, context: Context) -> wire.JoinReply:
         token = parse_token(request.token)
@@ -135,8 +136,8 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         reach("coord.session.after_commit")
         facts = opening.facts
         capacity = NodeCapacity(cpu=facts.cpu, memory_bytes=facts.memory_bytes, slots=facts.slots)
-        self._places[node_key] = (node.cluster_key, capacity)
-        self._told_stops.pop(node_key, None)
+        note = self._notes.of(node_key)
+        note.place, note.told_stops = (node.cluster_key, capacity), frozenset()
         self._fleet.hear(node_key)
         reply.timing.CopyFrom(convert.timing_to_wire(self._fleet.timing()))
         return reply
@@ -157,7 +158,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             poll_seq=request.poll_seq,
             want=min(request.want, _MOST_PER_POLL),
             reply=asyncio.get_running_loop().create_future(),
-            told_stops=self._told_stops.get(node_key, frozenset()),
+            told_stops=self._notes.of(node_key).told_stops,
         )
 
         def nudge(tx: Transaction) -> Sequence[Claimed]:
@@ -174,7 +175,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         finally:
             self._parked.withdraw(poll)
         if answer.stops:
-            self._told_stops[node_key] = frozenset(answer.stops)
+            self._notes.of(node_key).told_stops = frozenset(answer.stops)
         if answer.claimed:
             reach("coord.claim.after_commit")
         return _poll_reply(answer)
@@ -246,10 +247,10 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
 
     def _is_audit_due(self, node_key: NodeKey) -> bool:
         """A quarter of the deadline is often enough; each audit is a query."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s < self._audits_due_s.get(node_key, 0.0):
+        now_s, note = asyncio.get_running_loop().time(), self._notes.of(node_key)
+        if now_s < note.audit_due_s:
             return False
-        self._audits_due_s[node_key] = now_s + self._fleet.accept_deadline.total_seconds() / 4
+        note.audit_due_s = now_s + self._fleet.accept_deadline.total_seconds() / 4
         return True
 
     def _audit(self, tx: Transaction, node: NodeView) -> list[AttemptRef]:
@@ -298,15 +299,17 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             )
         )
         self._fleet.forget(node_key)
+        self._notes.drop(node_key)
         return wire.LeaveReply()
 
     async def _place_of(self, node_key: NodeKey) -> tuple[ClusterKey, NodeCapacity]:
-        if node_key not in self._places:
+        note = self._notes.of(node_key)
+        if note.place is None:
             node = await self._store.run(lambda tx: tx.node_view(node_key))
             if node is None:
                 raise Denied("this node is not known here: join again")
-            self._places[node_key] = (node.cluster_key, node.capacity)
-        return self._places[node_key]
+            note.place = (node.cluster_key, node.capacity)
+        return note.place
 
 
 def _now() -> datetime:
