@@ -1,4 +1,4 @@
-"""What is remembered of a node between its calls. Nothing of it is needed: it only saves queries and words."""
+"""What is remembered of a node between its calls; nothing of it is needed, it saves queries and words."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
