@@ -219,7 +219,8 @@ def load_settings(arguments: Sequence[str] | None = None) -> AgentSettings:
     try:
         return TypeAdapter(AgentSettings).validate_python(document)
     except ValidationError as problem:
-        raise InvalidRequest("settings: " + "; ".join(map(_in_words, problem.errors()))) from problem
+        where = f"settings ({config_file}, environment, arguments): " if config_file else "settings: "
+        raise InvalidRequest(where + "; ".join(map(_in_words, problem.errors()))) from problem
 
 
 def _in_words(error: ErrorDetails) -> str:

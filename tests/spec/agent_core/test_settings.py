@@ -80,7 +80,7 @@ def test_a_problem_is_told_in_words_with_the_value(tmp_path: Path) -> None:
         "[work]\nprefetch = 2\n"
     )
     arguments = ["--coordinator", "nowhere", "--slots", "0", "--config", str(file)]
-    said = problem_of(arguments).removeprefix("settings: ")
+    said = problem_of(arguments).removeprefix(f"settings ({file}, environment, arguments): ")
     assert sorted(said.split("; ")) == [
         "coordinator: must be HOST:PORT, such as batch.example.com:7450 (is 'nowhere')",
         "join_token: must be a valid string",
