@@ -45,7 +45,7 @@ from windlass_proto.model.ids import AttemptRef
 
 MAX_DEPTH = 2048
 """Plans that a slot takes; the keeper's own limit is twice that."""
-HELLO_S = 15.0
+HELLO_S = 30.0
 """For a keeper to answer; on an overloaded machine an interpreter may start slowly."""
 DEATH_S = 0.5
 """Between the end of a keeper's connection and of its lock; if that does not come, it hung up on us only."""
