@@ -52,7 +52,7 @@ async def test_f13_noise_at_every_call_is_refused_and_the_process_lives(
         async with raw_calls(world, token=token) as calls:
             for path, *streams in methods():
                 seen = wild.setdefault(path, set())
-                for _ in range(profile.of(quick=15, full=2_000)):
+                for _ in range(profile.of(quick=6, full=2_000)):
                     request = _noise(chance, good)
                     seen.add(await calls.code_of(path, request, streams=(streams[0], streams[1])))
     assert {path: seen - CALM for path, seen in wild.items() if seen - CALM} == {}

@@ -153,7 +153,7 @@ async def test_u03_a_kill_during_a_migration_leaves_the_old_schema_or_the_new_on
     assert (job.name, job.state) == ("old", JobState.RUNNING)
 
 
-@scenario("U04")
+@scenario("U04", quick=False)
 async def test_u04_what_outlasts_a_drain_goes_elsewhere_at_no_cost_and_nothing_new_comes(
     world: World,
 ) -> None:
@@ -203,7 +203,7 @@ async def test_u05_a_cluster_that_is_deleted_by_force_gives_its_work_back(world:
 
 
 @scenario("U06")
-@pytest.mark.parametrize("program", ["coordinator", "agent"])
+@pytest.mark.parametrize("program", ["coordinator", pytest.param("agent", marks=pytest.mark.full_only)])
 async def test_u06_with_wrong_settings_nothing_starts_and_the_place_is_named(
     world: World, program: str
 ) -> None:
@@ -284,7 +284,7 @@ async def test_u07_retention_takes_finished_jobs_whole_and_no_other(world: World
     await world.until(lambda: not world.agents[0].attempts())
 
 
-@scenario("U08")
+@scenario("U08", quick=False)
 async def test_u08_late_reports_of_a_former_generation_change_nothing(world: World) -> None:
     await world.start(slots=1)
     old = world.agents[0]
@@ -350,7 +350,7 @@ def _miscounted(data: Path) -> None:
         db.commit()
 
 
-@scenario("U09")
+@scenario("U09", quick=False)
 async def test_u09_the_doctor_tells_the_whole_store_from_each_damaged_one_and_touches_none(
     world: World, profile: FaultProfile
 ) -> None:
