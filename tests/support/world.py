@@ -439,7 +439,7 @@ class World:
         found = [path.read_bytes().strip() for path in self.directory.rglob("*.token")]
         with suppress(FileNotFoundError):
             found += [agent.identity["credential"].encode() for agent in self.agents]
-        return found
+        return [secret for secret in found if secret]  # a node that has left has none
 
     def _check_secrets(self) -> None:
         found = leftovers.holding(self.directory, self._secrets(), allowed=_SECRETS_LIE_IN)
