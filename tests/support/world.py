@@ -446,7 +446,7 @@ class World:
         assert found == [], "secrets in files"
 
     def _check_command_lines(self) -> None:
-        secrets = self._secrets()
+        secrets = [secret for secret in self._secrets() if secret]  # a node that has left has none
         for process in leftovers.processes(self.directory, mark=self.mark):
             with suppress(psutil.Error):
                 line = " ".join(process.cmdline()).encode()
