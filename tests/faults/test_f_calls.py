@@ -167,7 +167,7 @@ async def test_f16_verbs_in_the_wrong_order_have_defined_answers_and_damage_noth
     world.look()
 
 
-@scenario("F16")
+@scenario("F16", quick=False)
 async def test_f16_verbs_at_the_same_moment_leave_one_outcome(world: World, profile: FaultProfile) -> None:
     """Stop, delete, restart and priority all at once, again and again: each answers, and the job is whole."""
     await world.start(agents=0)

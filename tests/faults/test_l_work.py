@@ -135,7 +135,7 @@ async def test_l11_many_loud_commands_cost_no_lease_and_no_result(
     await world.client.delete(loud)  # a store of logs keeps what was written last open
 
 
-@scenario("L12")
+@scenario("L12", quick=False)
 async def test_l12_one_instance_wakes_one_of_many_waiting_nodes(world: World, profile: FaultProfile) -> None:
     """Of nodes that all have room one gets it, once; the fleet of `benchmarks` does it with thousands."""
     await world.start(agents=profile.of(quick=3, full=8), slots=4)
