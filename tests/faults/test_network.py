@@ -100,6 +100,7 @@ async def test_c02_without_overlap_the_first_copy_has_ended_before_the_second_be
 
 @scenario("C03", quick=False)
 async def test_c03_a_node_that_is_heard_but_hears_nothing_goes_on(world: World) -> None:
+    world.coordinator.settings |= LATE
     proxy = proxy_of(world)
     job, gate = await running_behind(world, proxy)
     proxy.down.held = True
