@@ -268,6 +268,7 @@ async def test_b24_a_command_that_ignores_the_notice_is_killed_in_time(world: Wo
     assert (await world.wait(job)).state is JobState.SUCCEEDED
     first, _ = await world.attempts(job)
     assert (first.state, first.failure) == (AttemptState.LOST, FailureKind.PREEMPTED)
+    assert await asyncio.to_thread(leaving.exit_code) == 0
 
 
 @scenario("B26", quick=False)
