@@ -1,8 +1,8 @@
 """A proxy that passes gRPC calls on one by one, and may repeat, delay, reorder them or lose their replies.
 
 It knows no message: requests and replies are bytes. Unary calls follow the rule of their method; streams
-are passed through, or refused. A call that the client gave up is still delivered when its time comes, which is how a
-late message overtakes nothing and is overtaken by others.
+are passed through, or refused. A call that the client gave up is still delivered when its time comes, which
+is how a late message overtakes nothing and is overtaken by others.
 """
 
 import asyncio
