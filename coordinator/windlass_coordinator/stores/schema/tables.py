@@ -218,7 +218,7 @@ Index(
     postgresql_where=text("avoid_until IS NOT NULL"),
 )
 
-# One coordinator of several does the periodic duties: it holds the role in this term as long as its beat grows.
+# One of several coordinators does the periodic duties: it has the role in this term while its beat grows.
 roles = Table(
     "roles",
     metadata,

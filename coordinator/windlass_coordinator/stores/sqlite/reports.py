@@ -18,6 +18,7 @@ from windlass_coordinator.core.records import (
     TaskView,
 )
 from windlass_coordinator.stores.base import AttemptEnd, InstanceChange
+from windlass_coordinator.stores.sql.detached import detached_from_rows
 from windlass_coordinator.stores.sql.rows import (
     TASK_COLUMNS,
     attempt_key,
@@ -27,7 +28,6 @@ from windlass_coordinator.stores.sql.rows import (
     exit_fields,
     task_view,
 )
-from windlass_coordinator.stores.sql.detached import detached_from_rows
 from windlass_coordinator.stores.sql.times import from_us_or_none, to_us
 from windlass_proto.model.events import Exited
 from windlass_proto.model.ids import AttemptRef, Fence, JobId, NodeKey, TaskKey, TenantId
@@ -260,7 +260,8 @@ class SqliteReports:
         row = self._db.execute(
             """SELECT count(DISTINCT node_key) FROM (
                  SELECT node_key FROM attempts WHERE task_key = ? AND idx = ?
-                   AND (attempt = ? OR (state = 'LOST' AND failure IN ('INFRA_NODE_LOST', 'INFRA_KEEPER_LOST')))
+                   AND (attempt = ?
+                     OR (state = 'LOST' AND failure IN ('INFRA_NODE_LOST', 'INFRA_KEEPER_LOST')))
                  ORDER BY attempt DESC LIMIT ?)""",
             (ref.task_key, ref.index, ref.attempt, last),
         ).fetchone()
