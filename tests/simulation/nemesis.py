@@ -63,7 +63,7 @@ class Backup:
 
 class Nemesis:
     def __init__(self, simulation: "Simulation", only: tuple[str, ...]) -> None:
-        """`only`: these faults and no failpoints, as often as can be; empty = as chance has it."""
+        """`only`: these faults and no failpoints; empty = as chance has it."""
         self._sim = simulation
         self._world, self._rng = simulation.world, simulation.world.rng
         self._is_over = False
@@ -73,7 +73,7 @@ class Nemesis:
         faults = [fault for fault in self._faults() if self._rng.random() < 0.4]
         self._mean_s = self._rng.choice((1.0, 3.0, 8.0))
         if only:
-            faults, self._mean_s = [getattr(self, name) for name in only], 1.0
+            faults, self._mean_s = [getattr(self, name) for name in only], self._rng.choice((1.0, 8.0))
         self._faults_chosen = faults
         self._world.note(
             "faults", [fault.__name__ for fault in faults], self._mean_s, sorted(self._kills.items())
@@ -107,6 +107,7 @@ class Nemesis:
             self.preempt,
             self.operate,
             self.partition,
+            self.isolate,
             self.cut_one_way,
             self.be_lossy,
             self.be_slow,
@@ -252,6 +253,12 @@ class Nemesis:
         path = self._some_node().path
         self._cut([path.there, path.back])
 
+    def isolate(self) -> None:
+        """A node is cut off for longer than its attempts are waited for."""
+        path = self._some_node().path
+        for way in (path.there, path.back):
+            way.cut_until = self._world.now + 30.0
+
     def cut_one_way(self) -> None:
         self._cut([self._rng.choice((self._some_node().path.there, self._some_node().path.back))])
 
@@ -259,8 +266,7 @@ class Nemesis:
         seconds = self._rng.choice((1.0, 5.0, 10.0, 25.0))
         self._world.note("cut", len(ways), seconds)
         for way in ways:
-            way.is_cut = True
-        self._world.after(seconds, lambda: [setattr(way, "is_cut", False) for way in ways])
+            way.cut_until = max(way.cut_until, self._world.now + seconds)
 
     def be_lossy(self) -> None:
         for way in (*self._some_ways(), self._sim.user.path.there, self._sim.user.path.back):

@@ -15,7 +15,8 @@ _REFUSED_S = 0.002
 class Direction:
     """One way between two machines."""
 
-    is_cut: bool = False
+    cut_until: float = 0.0
+    """What is sent until then is lost."""
     delay_s: tuple[float, float] = (0.0002, 0.002)
     drop: float = 0.0
     double: float = 0.0
@@ -135,7 +136,7 @@ class Network:
         self, way: Direction, deliver: Callable[[], None], to: Process | None, in_order: str = ""
     ) -> None:
         rng, now = self.world.rng, self.world.now
-        if way.is_cut or (way.drop and rng.random() < way.drop):
+        if now < way.cut_until or (way.drop and rng.random() < way.drop):
             return
         when = max(now + rng.uniform(*way.delay_s), way.clogged_until)
         if in_order:

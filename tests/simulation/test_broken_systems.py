@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.simulation import agent, coordinator, slots
+from tests.simulation import agent, coordinator
 from tests.simulation.simulation import Outcome, run_seed
 from tests.support.coordinator import exits
 from windlass_agent.core.attempt_phases import PendingEvents
@@ -125,12 +125,7 @@ def test_replacements_that_come_too_early_are_found(monkeypatch: pytest.MonkeyPa
         return policy.shortest_lease
 
     monkeypatch.setattr(fleet, "replace_due", replace_due)
-    assert "C02" in first_failure("partition")
-
-
-def test_keepers_that_outlive_the_lease_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots.SimulatedSlot, "renew_lease", lambda *_: None)
-    assert "C02" in first_failure("partition")
+    assert "C02" in first_failure("isolate")
 
 
 def test_a_session_that_a_doubled_call_takes_from_its_node_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
