@@ -53,13 +53,17 @@ def replace_attempts(
     node = tx.node_view(node_key)
     if node is None or node.state is not NodeState.SILENT:
         return
-    lost = Revocation(
-        state=AttemptState.LOST,
-        failure=FailureKind.INFRA_NODE_LOST,
-        reason=f"node {node.name} has not been heard for too long",
-    )
+    reason = f"node {node.name} has not been heard for too long"
+    lost = Revocation(state=AttemptState.LOST, failure=FailureKind.INFRA_NODE_LOST, reason=reason)
+    # Nothing was heard of its start, so it costs nothing and says nothing about the instance.
+    released = Revocation(state=AttemptState.RELEASED, failure=None, reason=reason)
     due = [detached.held for detached in tx.detached_attempts(node_key) if is_due(detached)]
-    revoke(tx, [(attempt, lost) for attempt in due], rules=rules, now=now)
+    revoke(
+        tx,
+        [(held, released if held.state is AttemptState.LEASED else lost) for held in due],
+        rules=rules,
+        now=now,
+    )
 
 
 def forget_nodes(tx: Transaction, nodes: Collection[NodeKey], *, now: datetime) -> None:

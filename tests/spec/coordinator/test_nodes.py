@@ -451,3 +451,16 @@ def test_what_keeps_a_node_from_its_work_is_shown_as_long_as_it_does(
     assert reason_after("") == ""
     coordinator.drain(node)
     assert reason_after("disk full") == "drained by its operator"
+
+
+def test_what_a_silent_node_never_started_goes_back_at_no_cost(coordinator: InMemoryCoordinator) -> None:
+    job = coordinator.submit()
+    for _ in range(4):
+        node = coordinator.node()
+        coordinator.claim_one(node)
+        coordinator.mark_silent(node)
+        coordinator.replace(node)
+
+    instance = coordinator.instance(job)
+    assert [attempt.state for attempt in instance.attempts] == [AttemptState.RELEASED] * 4
+    assert (instance.state, instance.infra_failures) == (InstanceState.READY, 0)
