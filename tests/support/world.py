@@ -71,6 +71,8 @@ _MORE_DESCRIPTORS = 24
 """What a process may have open more than when it was new: connections, files of its libraries."""
 _PER_AGENT = 4
 """Connections of an agent."""
+_PER_SLOT = 3
+"""What an agent holds of a keeper."""
 _MORE_MEMORY = 1.5
 _SECRETS_LIE_IN = ("admin.token", "join.token", "node.json", "node.json.new", "storage.toml")
 
@@ -407,6 +409,8 @@ class World:
             before = self._new.get(program.pid)
             if before is not None:
                 allowed = before.descriptors + _MORE_DESCRIPTORS + _PER_AGENT * len(self.agents)
+                if isinstance(program, AgentProgram):
+                    allowed += _PER_SLOT * len(program.slots())
                 assert now.descriptors <= allowed, (
                     f"{program.name} has {now.descriptors} descriptors open, had {before.descriptors}"
                 )

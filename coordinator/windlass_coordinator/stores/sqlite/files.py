@@ -86,7 +86,7 @@ def keep_log_short(writer: sqlite3.Connection, path: str) -> None:
     """
     try:
         length = os.stat(f"{path}-wal").st_size
-    except FileNotFoundError:
+    except OSError:  # not there; or the disk has failed, which the next commit finds and judges
         return
     if length <= LOG_BOUND_BYTES:
         return
