@@ -119,12 +119,23 @@ async def test_c18_agents_ask_ever_less_often_where_everything_is_unavailable(
     world: World, profile: FaultProfile
 ) -> None:
     proxy = proxy_of(world)
-    await world.start(slots=2, settings=LATE, agent_settings={"LINK_RETRY_CEILING": "5s"}, via=proxy.address)
+    await world.start(
+        slots=2,
+        settings={"LEASE_REPLACE_AFTER": "10m"},
+        agent_settings={"LINK_RETRY_CEILING": "5s"},
+        via=proxy.address,
+    )
     gate, ending = world.gate(), world.gate()
     job = await world.submit(world.task(gate.wait))
     other = await world.submit(world.task(f"echo done; {ending.wait}"))
     await world.until_started(job)
     await world.until_started(other)
+
+    async def are_known_to_run() -> bool:
+        found = [(await world.attempts(one))[-1].state for one in (job, other)]
+        return found == [AttemptState.RUNNING] * 2
+
+    await world.until(are_known_to_run)
     (agent,) = world.agents
     keepers = agent.keepers()
     proxy.otherwise = Rule(answer=grpc.StatusCode.UNAVAILABLE)
