@@ -37,14 +37,16 @@ check: $(READY)
 $(TOOLS): $(READY) requirements/test_tools.sh
 	@requirements/test_tools.sh
 
-# What only thinks runs two at a time; what starts programs runs one by one, as on a machine of its own.
-# Exit code 5 = none there.
+# What only thinks runs two at a time. What starts programs mostly waits: its tests run one by one, the faults beside
+# the rest, and what needs the machine for itself (`alone`) at the end. Exit code 5 = none there.
 test: $(READY) $(TOOLS)
 	@status=0; \
 	$(BIN)/pytest -q -n 2 --dist worksteal tests/spec tests/conformance || status=$$?; \
 	$(BIN)/pytest -q tests/simulation || status=$$?; \
+	$(BIN)/pytest -q -m "not alone" tests/faults > .venv/test-faults.log 2>&1 & faults=$$!; \
 	$(BIN)/pytest -q -m "not alone" tests/transcripts tests/integration tests/e2e || status=$$?; \
-	$(BIN)/pytest -q tests/faults || status=$$?; \
+	wait $$faults || status=$$?; \
+	cat .venv/test-faults.log; \
 	$(BIN)/pytest -q -m alone tests || { code=$$?; [ $$code = 5 ] || status=$$code; }; \
 	exit $$status
 

@@ -27,8 +27,9 @@ def main() -> None:
         sys.exit(3)
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
-    for number in (signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, lambda *_: None)  # Not SIG_IGN, which commands would inherit.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        # Not SIG_IGN, which commands would inherit, as they would that of a shell that started the agent by `&`.
+        signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")

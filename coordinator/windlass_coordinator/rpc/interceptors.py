@@ -218,7 +218,10 @@ class _Noise:
     """A request that is no message of its method. The library would log a traceback of ours for it."""
 
 
-def _readable(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _readable(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if deserialize is None:  # a handler that takes the bytes as they are
+        return None
+
     def read(data: bytes) -> Any:  # the message, or that it is none
         try:
             return deserialize(data)

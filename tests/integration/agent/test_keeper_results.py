@@ -145,10 +145,13 @@ async def test_a_command_gets_three_descriptors_default_signals_and_its_own_sess
         " signal.pthread_sigmask(signal.SIG_BLOCK, ()), oct(os.umask(0)),"
         " open('/proc/self/oom_score_adj').read().strip())\n"
     )
+    # As an agent has it that a shell started in the background.
+    before = signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     async with a_slot(tmp_path) as slot:
         ref = slot.hand_over("python3", "-c", look)
         ignored = slot.hand_over("grep", "SigIgn", "/proc/self/status")
         await slot.end_of(ignored)
+        signal.signal(signal.SIGQUIT, before)
         assert slot.output(ref).decode() == "[0, 1, 2] /dev/null True True set() 0o22 500\n"
         assert int(slot.output(ignored).split()[1], 16) & 0x7FFFFFFF == 0
 
