@@ -28,7 +28,7 @@ def main() -> None:
     os.ftruncate(lock, 0)
     os.pwrite(lock, b"%d\n" % os.getpid(), 0)
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
-        # Not SIG_IGN, which commands would inherit, as they would that of a shell that started the agent by `&`.
+        # Not SIG_IGN, which commands would inherit; a shell that starts the agent by `&` sets that too.
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
