@@ -310,7 +310,9 @@ async def test_u08_late_reports_of_a_former_generation_change_nothing(world: Wor
 @scenario("U08")
 async def test_u08_nothing_starts_after_an_acknowledged_stop(world: World, profile: FaultProfile) -> None:
     await world.start(agents=0)
-    jobs = [await world.submit(world.task("true", instances=50)) for _ in range(profile.of(quick=4, full=40))]
+    # No job may have ended before it is stopped: each has work for seconds.
+    count = profile.of(quick=4, full=40)
+    jobs = [await world.submit(world.task("sleep 0.2", instances=200)) for _ in range(count)]
     for job in jobs[::2]:
         await world.stop(job)
     await world.add_agent(slots=4)
