@@ -41,6 +41,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     slow = [item for item in items if _is_slow(item)]
     config.hook.pytest_deselected(items=slow)
+    marks = (item.get_closest_marker("scenario") for item in slow)
+    config.stash[_OUTCOMES].left_out |= {mark.args[0] for mark in marks if mark is not None}
     items[:] = [item for item in items if item not in slow]
 
 
@@ -76,7 +78,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if session.config.getoption("write_page", default=False):
         asked = session.config.args
         is_whole = len(asked) == 1 and Path(asked[0]).resolve() == _HERE and not session.config.option.keyword
-        write_page(session.config.stash[_OUTCOMES], is_whole=is_whole)
+        is_full = _is_full(session.config)
+        write_page(session.config.stash[_OUTCOMES], is_whole=is_whole, is_full=is_full)
 
 
 @pytest.fixture

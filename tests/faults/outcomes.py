@@ -14,6 +14,8 @@ _BEGIN = "<!-- written by `make faults`, from here -->\n"
 _END = "<!-- to here -->\n"
 _ROW = re.compile(r"^\| ([A-Z]\d\d) \|.*\| ([^|]*) \|$", re.MULTILINE)
 NOT_WRITTEN = "not written"
+NOT_TRIED = "not tried yet"
+_QUICK = " (quick profile only)"
 
 
 class Result(StrEnum):
@@ -28,6 +30,8 @@ class Outcomes:
 
     by_test: dict[tuple[str, str], tuple[Result, str]] = field(default_factory=dict)
     """By fault and test: what came of it and why."""
+    left_out: set[str] = field(default_factory=set)
+    """Faults with tests that belong to the full profile only."""
 
     def note(self, fault_id: str, test: str, result: Result, why: str = "") -> None:
         """A test has several phases; a failure of one of them stays."""
@@ -55,14 +59,26 @@ def _verdict(tests: list[tuple[str, Result, str]]) -> str:
     return "passed" if passed == 1 else f"passed ({passed} tests)"
 
 
-def write_page(outcomes: Outcomes, *, is_whole: bool) -> None:
-    """Puts the verdicts into the page. A run of some tests leaves the lines of the others as they are."""
+def write_page(outcomes: Outcomes, *, is_whole: bool, is_full: bool) -> None:
+    """Puts the verdicts into the page. A run of some tests leaves the lines of the others as they are, and a
+    run of the quick profile those of the full one."""
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(_BEGIN)
     old, _, after = rest.partition(_END)
-    verdicts = {} if is_whole else dict(_ROW.findall(old))
-    verdicts |= outcomes.verdicts()
+    verdicts = {} if is_whole and is_full else dict(_ROW.findall(old))
+    verdicts |= outcomes.verdicts() if is_full else _quick(outcomes, verdicts)
     PAGE.write_text(before + _BEGIN + "".join(_section(verdicts)) + _END + after, encoding="utf-8")
+
+
+def _quick(outcomes: Outcomes, known: dict[str, str]) -> dict[str, str]:
+    """What the quick profile has to say of faults that the full one has not tried."""
+    said = dict.fromkeys(outcomes.left_out, NOT_TRIED)
+    said |= {fault: verdict + _QUICK for fault, verdict in outcomes.verdicts().items()}
+    return {fault: verdict for fault, verdict in said.items() if not _is_from_full(known.get(fault))}
+
+
+def _is_from_full(verdict: str | None) -> bool:
+    return verdict not in (None, NOT_WRITTEN, NOT_TRIED) and not str(verdict).endswith(_QUICK)
 
 
 def _section(verdicts: dict[str, str]) -> Iterator[str]:

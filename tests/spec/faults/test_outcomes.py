@@ -47,13 +47,35 @@ def test_a_run_of_some_leaves_the_lines_of_the_others(
     first, second = Outcomes(), Outcomes()
     first.note("A01", "one", Result.PASSED)
     second.note("A02", "two", Result.FAILED)
-    write_page(first, is_whole=True)
-    write_page(second, is_whole=False)
+    write_page(first, is_whole=True, is_full=True)
+    write_page(second, is_whole=False, is_full=True)
     lines = {line[:5]: line for line in file.read_text().splitlines() if line.startswith("| A0")}
     assert lines["| A01"].endswith("| passed |")
     assert lines["| A02"].endswith("| **failed**: two |")
     assert lines["| A03"].endswith("| not written |")
-    write_page(second, is_whole=True)
+    write_page(second, is_whole=True, is_full=True)
     assert "| passed |" not in file.read_text()
     assert file.read_text().startswith("# Before\n")
     assert file.read_text().endswith("after\n")
+
+
+def test_the_quick_profile_says_so_and_takes_nothing_from_the_full_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "reliability.md"
+    file.write_text(page._BEGIN + page._END)
+    monkeypatch.setattr(page, "PAGE", file)
+    full, quick = Outcomes(), Outcomes()
+    full.note("A01", "one", Result.PASSED)
+    for fault in ("A01", "A02"):
+        quick.note(fault, "two", Result.PASSED)
+    quick.left_out |= {"A02", "A03"}
+    write_page(full, is_whole=True, is_full=True)
+    for _ in range(2):
+        write_page(quick, is_whole=True, is_full=False)
+
+    lines = {line[:5]: line for line in file.read_text().splitlines() if line.startswith("| A0")}
+    assert lines["| A01"].endswith("| passed |")
+    assert lines["| A02"].endswith("| passed (quick profile only) |")
+    assert lines["| A03"].endswith("| not tried yet |")
+    assert lines["| A04"].endswith("| not written |")
