@@ -20,6 +20,7 @@ from windlass_proto.model.ids import NodeKey
 from windlass_proto.model.states import AttemptState
 from windlass_proto.model.verdicts import EventVerdict
 
+NO_EXIT = "its node told that its outputs are uploaded, but never that it had ended"
 UNASKED_STOP = "stopped on the node by a request that is not on record here"
 
 
@@ -115,8 +116,15 @@ def _failure_of(what: Exited) -> FailureKind | None:
 def _judge_finalized(state: AttemptState) -> Judgement:
     if state is AttemptState.STOPPING:
         return _ACCEPT[AttemptState.STOPPED]
-    # Without an exit record there is no success (invariant I7).
-    return _ACCEPT[AttemptState.SUCCEEDED] if state is AttemptState.FINALIZING else _CONFLICT
+    if state is AttemptState.FINALIZING:
+        return _ACCEPT[AttemptState.SUCCEEDED]
+    # Without an exit record there is no success (invariant I7); its node is done with it, so nothing will come.
+    return Judgement(
+        verdict=EventVerdict.ACCEPTED,
+        state=AttemptState.LOST,
+        failure=FailureKind.INFRA_KEEPER_LOST,
+        reason=NO_EXIT,
+    )
 
 
 def _stopped(state: AttemptState) -> Judgement:

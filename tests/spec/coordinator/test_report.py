@@ -165,8 +165,9 @@ def test_a_success_needs_an_exit_on_record(coordinator: InMemoryCoordinator) -> 
     node = coordinator.node()
     ref = coordinator.claim_one(node)
 
-    assert coordinator.report(node, ref, Finalized()) is CONFLICT
-    assert coordinator.attempt_states(job) == [AttemptState.LEASED]
+    assert coordinator.report(node, ref, Finalized()) is ACCEPTED
+    assert coordinator.attempt_states(job) == [AttemptState.LOST]
+    assert coordinator.instance(job).user_failures == 0
 
 
 def test_a_revoked_attempt_is_superseded_though_it_ended_well(coordinator: InMemoryCoordinator) -> None:
