@@ -118,7 +118,7 @@ def _judge_finalized(state: AttemptState) -> Judgement:
         return _ACCEPT[AttemptState.STOPPED]
     if state is AttemptState.FINALIZING:
         return _ACCEPT[AttemptState.SUCCEEDED]
-    # Without an exit record there is no success (invariant I7); its node is done with it, so nothing will come.
+    # Without an exit record there is no success (invariant I7), and nothing more of it will come.
     return Judgement(
         verdict=EventVerdict.ACCEPTED,
         state=AttemptState.LOST,
