@@ -208,6 +208,29 @@ def test_back_offs_come_due_in_their_order(store: Store) -> None:
     assert store.run_now(lambda tx: tx.failure_counts(key, 1)) == (1, 0)
 
 
+def test_nodes_that_an_instance_has_taken_down_are_counted_over_its_last_failures(store: Store) -> None:
+    cluster = a_cluster(store)
+    a_job(store, cluster)
+    kinds = [FailureKind.INFRA_NODE_LOST, FailureKind.PREEMPTED, FailureKind.INFRA_KEEPER_LOST]
+    last: list[AttemptRef] = []
+    for number, kind in enumerate([*kinds, FailureKind.INFRA_NODE_LOST]):
+        node = a_node(store, cluster, node_id=f"node-{number}")
+        last = store.run_now(lambda tx, on=node: claim(tx, on))
+        end = AttemptEnd(ref=last[0], state=AttemptState.LOST, failure=kind)
+        again = InstanceChange(
+            task_key=end.ref.task_key, index=0, state=InstanceState.READY, infra_failures=1, raise_fence=True
+        )
+        bump = {end.ref.task_key: (TaskBump(active=-1, ready_again=1), TaskState.RUNNING)}
+        store.run_now(lambda tx, end=end: tx.end_attempts([end], now=NOW))
+        store.run_now(lambda tx, again=again: tx.change_instances([again]))
+        store.run_now(lambda tx, bump=bump: tx.bump_tasks(bump, ended=(), now=NOW))
+
+    def taken_down(within: int) -> int:
+        return store.run_now(lambda tx: tx.nodes_taken_down(last[0], last=within))
+
+    assert [taken_down(within) for within in (1, 2, 3, 4, 9)] == [1, 2, 2, 3, 3]
+
+
 def test_what_a_restart_made_ready_ends_with_its_task(store: Store) -> None:
     cluster = a_cluster(store)
     node = a_node(store, cluster)

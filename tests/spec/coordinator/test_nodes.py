@@ -464,3 +464,17 @@ def test_what_a_silent_node_never_started_goes_back_at_no_cost(coordinator: InMe
     instance = coordinator.instance(job)
     assert [attempt.state for attempt in instance.attempts] == [AttemptState.RELEASED] * 4
     assert (instance.state, instance.infra_failures) == (InstanceState.READY, 0)
+
+
+def test_what_took_nodes_down_before_a_restart_is_forgiven(coordinator: InMemoryCoordinator) -> None:
+    job = coordinator.submit()
+    for _ in range(3):
+        lose_with(coordinator, coordinator.node(), NODE_LOST)
+    assert coordinator.state(job) is JobState.FAILED
+    coordinator.restart(job)
+
+    taken = LostOnNode(kind=FailureKind.PREEMPTED, reason="spot")
+    for loss in (taken, taken, NODE_LOST):
+        lose_with(coordinator, coordinator.node(), loss)
+
+    assert coordinator.instance(job).state is InstanceState.READY

@@ -23,6 +23,7 @@ from windlass_coordinator.stores.sql.rows import (
     attempt_view,
     end_fields,
     exit_fields,
+    taken_down,
     task_view,
 )
 from windlass_coordinator.stores.sql.times import to_us
@@ -117,11 +118,7 @@ _UNHEARD = """
 SELECT task_key, idx, attempt, fence FROM attempts
 WHERE node_key = $1 AND ended_at IS NULL AND state = 'LEASED' AND leased_at < $2 LIMIT $3"""
 
-_TAKEN_DOWN = """
-SELECT count(DISTINCT node_key) FROM (
-  SELECT node_key FROM attempts WHERE task_key = $1 AND idx = $2
-    AND (attempt = $3 OR (state = 'LOST' AND failure IN ('INFRA_NODE_LOST', 'INFRA_KEEPER_LOST')))
-  ORDER BY attempt DESC LIMIT $4) last"""
+_TAKEN_DOWN = taken_down("$1", "$2", "$3", "$4")
 
 
 class PostgresReports(PostgresLocks):

@@ -34,6 +34,20 @@ JOB_COLUMNS = (
 )
 
 
+_INFRA_KINDS = ", ".join(f"'{kind}'" for kind in FailureKind if not kind.spends_user_budget)
+
+
+def taken_down(task_key: str, index: str, attempt: str, last: str) -> str:
+    """The query for `WorkRecords.nodes_taken_down`, with the placeholders of its values. All that spent the
+    infrastructure's budget counts for `last`, so that none of an earlier generation is looked at."""
+    return f"""
+SELECT count(DISTINCT node_key) FROM (
+  SELECT node_key, attempt, failure FROM attempts WHERE task_key = {task_key} AND idx = {index}
+    AND (attempt = {attempt} OR failure IN ({_INFRA_KINDS}))
+  ORDER BY attempt DESC LIMIT {last}) last
+WHERE attempt = {attempt} OR failure IN ('INFRA_NODE_LOST', 'INFRA_KEEPER_LOST')"""
+
+
 # Looked up, not called: a hot verb makes a thousand of them.
 _TASK_STATES = {state.value: state for state in TaskState}
 _ATTEMPT_STATES = {state.value: state for state in AttemptState}

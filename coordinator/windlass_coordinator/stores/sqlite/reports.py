@@ -26,6 +26,7 @@ from windlass_coordinator.stores.sql.rows import (
     count_by_task,
     end_fields,
     exit_fields,
+    taken_down,
     task_view,
 )
 from windlass_coordinator.stores.sql.times import from_us_or_none, to_us
@@ -61,6 +62,8 @@ UPDATE tasks SET active = active + ?2, ready_again = ready_again + ?3, retry_wai
   ended_at = ?9
 WHERE task_key = ?1"""
 
+
+_TAKEN_DOWN = taken_down("?1", "?2", "?3", "?4")
 
 # A node is avoided only where there is another one.
 _READY_AGAIN = """
@@ -257,14 +260,7 @@ class SqliteReports:
         )
 
     def nodes_taken_down(self, ref: AttemptRef, *, last: int) -> int:
-        row = self._db.execute(
-            """SELECT count(DISTINCT node_key) FROM (
-                 SELECT node_key FROM attempts WHERE task_key = ? AND idx = ?
-                   AND (attempt = ?
-                     OR (state = 'LOST' AND failure IN ('INFRA_NODE_LOST', 'INFRA_KEEPER_LOST')))
-                 ORDER BY attempt DESC LIMIT ?)""",
-            (ref.task_key, ref.index, ref.attempt, last),
-        ).fetchone()
+        row = self._db.execute(_TAKEN_DOWN, (ref.task_key, ref.index, ref.attempt, last)).fetchone()
         return int(row[0])
 
     def make_ready(
