@@ -18,6 +18,8 @@ from windlass_proto.errors import WindlassError
 _log = structlog.get_logger()
 
 _PAUSE_AFTER_ERROR_S = 0.2
+# What was locked is held for a few milliseconds; asking without a pause would cost a core.
+_PAUSE_FOR_LOCKS_S = 0.003
 
 Deliveries = Sequence[Delivery]
 
@@ -69,14 +71,15 @@ class Follower:
                 done = self._serve(self._follow, wakes)
             except WindlassError as error:
                 _log.warning("store.follow_failed", error=str(error))
-                self._again(wakes)
+                self._again(wakes, after_s=_PAUSE_AFTER_ERROR_S)
                 continue
             except Exception:  # noqa: BLE001 - a bug in a follower: the thread must live, or no poll is served
                 _log.exception("store.follow_broken")
+                self._again(wakes, after_s=_PAUSE_AFTER_ERROR_S)
                 continue
             self._tell(done.result, done.wakes)
             if done.has_skipped:
-                self.wake(wakes)
+                self._again(wakes, after_s=_PAUSE_FOR_LOCKS_S)
 
     def _next(self) -> Wakes | None:
         with self._changed:
@@ -87,9 +90,9 @@ class Follower:
             woken, self._woken = self._woken, Wakes()
             return woken
 
-    def _again(self, wakes: Wakes) -> None:
+    def _again(self, wakes: Wakes, *, after_s: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._closing, _PAUSE_AFTER_ERROR_S)
+            self._changed.wait_for(lambda: self._closing, after_s)
         self.wake(wakes)
 
     def _serve(self, follow: Follow, wakes: Wakes) -> Committed[Deliveries]:
