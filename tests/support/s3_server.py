@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
+from botocore.exceptions import ClientError
+
 from windlass_proto.model.storage import StorageProfile, StorageProfiles
 
 _KEY, _SECRET = "test-key", "test-secret"
@@ -30,10 +33,30 @@ class S3Server:
         return StorageProfiles(by_scheme=dict.fromkeys(("oss", "cos", "s3"), self.profile()))
 
     def put(self, name: str, content: bytes | str) -> None:
-        """`name` is bucket/key."""
+        """`name` is bucket/key. When it returns the server shows it, which looks at its disk now and then."""
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        whole = content.encode() if isinstance(content, str) else content
+        path.write_bytes(whole)
+        deadline = time.monotonic() + _DEADLINE_S
+        while self._size_of(name) != len(whole):
+            assert time.monotonic() < deadline, f"the server does not show {name}"
+            time.sleep(0.02)
+
+    def _size_of(self, name: str) -> int | None:
+        """As the server shows it; None = it does not."""
+        bucket, _, key = name.partition("/")
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=_KEY,
+            aws_secret_access_key=_SECRET,
+        )
+        try:
+            return int(client.head_object(Bucket=bucket, Key=key)["ContentLength"])
+        except ClientError:
+            return None
 
     def get(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
