@@ -188,8 +188,8 @@ class Agent(Process):
         )
         known = {disk.attempt(ref).name for ref in self.intents.live}
         self.runner.throw_away([disk.attempts / name for name in disk.leftovers() if name not in known])
-        self.runner.demand_changed = Signal(self._on_demand)  # type: ignore[assignment]
-        self.runner._departures.release_due = Signal(self._release_soon)  # type: ignore[assignment]
+        self.runner.demand_changed = Signal(self._on_demand)  # type: ignore[assignment]  # no event loop
+        self.runner._departures.release_due = Signal(self._release_soon)  # type: ignore[assignment]  # no event loop
         executors += [
             SimulatedSlot(self.node, number, self, self.runner) for number in range(len(disk.journals))
         ]

@@ -173,7 +173,7 @@ class _Everything(grpc.GenericRpcHandler):
 
 
 def _kept(metadata: "object") -> tuple[tuple[str, str], ...]:
-    return tuple((key, value) for key, value in metadata or () if key in _PASSED_ON)  # type: ignore[attr-defined]
+    return tuple((key, value) for key, value in metadata or () if key in _PASSED_ON)  # type: ignore[attr-defined]  # untyped
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def end_drain(tx: Transaction, node_key: NodeKey, *, rules: Rules, now: datetime
         return
     revoke(
         tx,
-        [(h, _drained if h.state is not AttemptState.LEASED else decide_missing(h)) for h in held],
+        [(h, _DRAINED_NODE if h.state is not AttemptState.LEASED else decide_missing(h)) for h in held],
         rules=rules,
         now=now,
     )
@@ -110,7 +110,7 @@ def attempts_to_end(tx: Transaction, node: NodeView, *, now: datetime) -> list[A
 
 
 DRAINED = "its node was drained, and its time was over"
-_drained = Revocation(state=AttemptState.LOST, failure=FailureKind.PREEMPTED, reason=DRAINED)
+_DRAINED_NODE = Revocation(state=AttemptState.LOST, failure=FailureKind.PREEMPTED, reason=DRAINED)
 
 
 def note_prepare_failures(

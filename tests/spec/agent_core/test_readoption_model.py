@@ -66,7 +66,7 @@ def slots(draw: st.DrawFn) -> dict[int, SlotFinding]:
         found[number] = SlotFinding(
             running=draw(st.none() | mine),
             queued=tuple(draw(st.lists(mine, unique=True, max_size=3))),
-            ended=tuple(draw(st.lists(records.filter(lambda r: r.ref in here), max_size=2))),  # noqa: B023
+            ended=tuple(draw(st.lists(records.filter(lambda r: r.ref in here), max_size=2))),  # noqa: B023  (drawn at once)
             lost=tuple(draw(st.lists(mine, unique=True, max_size=3))),
         )
     return found

@@ -47,7 +47,7 @@ async def in_thread(action: Callable[[], Result]) -> Result:
             failure = problem
             outcome = lambda: future.set_exception(failure)  # noqa: E731  (two ends of one story)
         else:
-            outcome = lambda: future.set_result(result)  # noqa: E731
+            outcome = lambda: future.set_result(result)  # noqa: E731  (the other end of it)
         with suppress(RuntimeError):  # the agent has ended meanwhile
             loop.call_soon_threadsafe(settle, outcome)
 
