@@ -28,10 +28,12 @@ from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import (
     Argv,
     Command,
+    Container,
     DisconnectPolicy,
     FullSpool,
     InputMapping,
     JobSpec,
+    LogMapping,
     OutputMapping,
     ShellLine,
     TaskSpec,
@@ -228,6 +230,9 @@ class _Reader:
                 cpu=resources.cpu or 0.0,
                 memory_bytes=resources.memory or 0,
                 slots=1 if resources.slots is None else resources.slots,
+                gpus=resources.gpus or 0,
+                pids=resources.pids or 0,
+                open_files=resources.open_files or 0,
             ),
             cluster=ClusterName(form.cluster) if form.cluster else DEFAULT_CLUSTER,
             stdout=form.stdout or "",
@@ -240,6 +245,12 @@ class _Reader:
             mount_timeout=form.mount_timeout,
             upload_timeout=form.upload_timeout,
             on_full_spool=form.on_full_spool or FullSpool.DROP,
+            logs=_logs(form),
+            storage=form.storage or "",
+            input_locale=form.input_locale or "",
+            input_locks=form.input_locks or False,
+            container=_container(form),
+            isolation=form.isolation,
         )
 
     def _command(self, name: TaskName, form: TaskForm) -> Command:
@@ -272,11 +283,13 @@ class _Reader:
 
 
 def _inputs(form: TaskForm) -> tuple[InputMapping, ...]:
-    return tuple(
+    """The short form names URL and directory; `mounts` has everything else that a mount may have."""
+    short = tuple(
         InputMapping(source=url, destination=directory)
         for url, directories in (form.inputs or {}).items()
         for directory in directories
     )
+    return short + tuple(InputMapping(**mount.model_dump()) for mount in form.mounts or ())
 
 
 def _outputs(form: TaskForm) -> tuple[OutputMapping, ...]:
@@ -285,3 +298,13 @@ def _outputs(form: TaskForm) -> tuple[OutputMapping, ...]:
         for directory, urls in (form.outputs or {}).items()
         for url in urls
     )
+
+
+def _logs(form: TaskForm) -> tuple[LogMapping, ...]:
+    return tuple(
+        LogMapping(source=file, destination=url) for file, urls in (form.logs or {}).items() for url in urls
+    )
+
+
+def _container(form: TaskForm) -> Container | None:
+    return None if form.container is None else Container(**form.container.model_dump())

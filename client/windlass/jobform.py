@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from windlass.quantities import parse_duration, parse_size
 from windlass_proto.checks import nearest
 from windlass_proto.errors import Problem
-from windlass_proto.model.specs import DisconnectPolicy, FullSpool
+from windlass_proto.model.specs import DisconnectPolicy, FullSpool, Isolation
 
 
 def _names(value: object) -> object:
@@ -62,6 +62,10 @@ def _word_of(words: type[StrEnum]) -> Callable[[object], object]:
     return read
 
 
+def _image(value: object) -> object:
+    return {"image": value} if isinstance(value, str) else value
+
+
 class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -73,6 +77,24 @@ class ResourcesForm(_Form):
     cpu: float | None = None
     memory: Annotated[int | None, BeforeValidator(_size)] = None
     slots: int | None = None
+    gpus: int | None = None
+    pids: int | None = None
+    open_files: int | None = None
+
+
+class MountForm(_Form):
+    source: str
+    destination: str
+    writable: bool = False
+    options: str = ""
+    storage: str = ""
+
+
+class ContainerForm(_Form):
+    image: str = ""
+    registry: str = ""
+    archive: str = ""
+    login: str = ""
 
 
 class TaskForm(_Form):
@@ -89,7 +111,14 @@ class TaskForm(_Form):
     stdout: str | None = None
     stderr: str | None = None
     inputs: _Targets | None = None
+    mounts: list[MountForm] | None = None
     outputs: _Targets | None = None
+    logs: _Targets | None = None
+    storage: str | None = None
+    input_locale: str | None = None
+    input_locks: bool | None = None
+    container: Annotated[ContainerForm | None, BeforeValidator(_image)] = None
+    isolation: Annotated[Isolation | None, BeforeValidator(_word_of(Isolation))] = None
     disconnect: Annotated[DisconnectPolicy | None, BeforeValidator(_word_of(DisconnectPolicy))] = None
     run_for: Annotated[timedelta | None, BeforeValidator(_duration)] = None
     package_timeout: Annotated[timedelta | None, BeforeValidator(_duration)] = None
@@ -110,7 +139,11 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "job": (*JobForm.model_fields, "defaults"),
     "task": tuple(TaskForm.model_fields),
     "resources": tuple(ResourcesForm.model_fields),
+    "container": tuple(ContainerForm.model_fields),
+    "mounts": tuple(MountForm.model_fields),
 }
+
+_PARTS = ("resources", "container", "mounts")
 
 _MESSAGES = {
     "int_type": "must be a whole number",
@@ -161,7 +194,8 @@ def _message(entry: ErrorDetails, place: Sequence[int | str]) -> str:
 def _fields_at(place: Sequence[int | str]) -> tuple[str, ...]:
     if len(place) == 1:
         return _FIELDS["job"]
-    return _FIELDS["resources" if "resources" in place[:-1] else "task"]
+    part = next((str(word) for word in place[:-1] if word in _PARTS), "task")
+    return _FIELDS[part]
 
 
 def _unknown_field(name: str, known: Sequence[str]) -> str:

@@ -35,6 +35,27 @@ def check_task(findings: Findings, path: str, task: TaskSpec, *, limits: SpecLim
         if url:
             check_object_url(findings, f"{path}.{field}", url, limits=limits)
     check_mappings(findings, path, task, limits=limits)
+    _refuse_unbuilt(findings, path, task)
+
+
+def _refuse_unbuilt(findings: Findings, path: str, task: TaskSpec) -> None:
+    """What can be said but is not carried out yet is refused, not ignored."""
+    needs = task.resources
+    asked = {
+        "logs": task.logs,
+        "storage": task.storage,
+        "input_locale": task.input_locale,
+        "input_locks": task.input_locks,
+        "container": task.container,
+        "isolation": task.isolation,
+        "resources.gpus": needs.gpus,
+        "resources.pids": needs.pids,
+        "resources.open_files": needs.open_files,
+        "mounts": any(taken.writable or taken.options or taken.storage for taken in task.inputs),
+    }
+    for field, value in asked.items():
+        if value:
+            findings.add(f"{path}.{field}", "is not carried out by this version yet; leave it out")
 
 
 def _check_command(findings: Findings, path: str, command: Command, *, limits: SpecLimits) -> None:

@@ -10,9 +10,9 @@ from enum import Enum
 from typing import Any, Generic, TypeVar, cast
 
 from windlass_proto.errors import InvalidRequest
-from windlass_proto.model import specs, states, verdicts
+from windlass_proto.model import secrets, specs, states, verdicts
 from windlass_proto.model.failures import FailureKind
-from windlass_proto.v1 import agent_pb2, clusters_pb2, jobs_pb2, specs_pb2
+from windlass_proto.v1 import agent_pb2, clusters_pb2, jobs_pb2, secrets_pb2, specs_pb2
 
 Ours = TypeVar("Ours", bound=Enum)
 Wire = TypeVar("Wire", bound=int)
@@ -88,3 +88,5 @@ EVENT_VERDICT = EnumCodec(verdicts.EventVerdict, agent_pb2.EventVerdict)
 INVENTORY_VERDICT = EnumCodec(verdicts.InventoryVerdict, agent_pb2.InventoryVerdict)
 DISCONNECT_POLICY = EnumCodec(specs.DisconnectPolicy, specs_pb2.DisconnectPolicy)
 FULL_SPOOL = EnumCodec(specs.FullSpool, specs_pb2.FullSpool)
+ISOLATION = EnumCodec(specs.Isolation, specs_pb2.Isolation)
+SECRET_KIND = EnumCodec(secrets.SecretKind, secrets_pb2.SecretKind)

@@ -16,10 +16,12 @@ from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import (
     Argv,
     Command,
+    Container,
     DisconnectPolicy,
     FullSpool,
     InputMapping,
     JobSpec,
+    LogMapping,
     OutputMapping,
     ShellLine,
     TaskSpec,
@@ -60,12 +62,37 @@ def _task_to_wire(task: TaskSpec) -> wire.TaskSpec:
         env=task.env,
         timeout=_limit_to_wire(task.timeout),
         max_retries=task.max_retries,
-        resources=wire.Resources(cpu=needs.cpu, memory_bytes=needs.memory_bytes, slots=needs.slots),
+        resources=wire.Resources(
+            cpu=needs.cpu,
+            memory_bytes=needs.memory_bytes,
+            slots=needs.slots,
+            gpus=needs.gpus,
+            pids=needs.pids,
+            open_files=needs.open_files,
+        ),
         cluster=task.cluster,
         stdout=task.stdout,
         stderr=task.stderr,
-        inputs=[wire.InputMapping(source=i.source, destination=i.destination) for i in task.inputs],
-        outputs=[wire.OutputMapping(source=o.source, destination=o.destination) for o in task.outputs],
+        inputs=[
+            wire.InputMapping(
+                source=taken.source,
+                destination=taken.destination,
+                writable=taken.writable,
+                options=taken.options,
+                storage=taken.storage,
+            )
+            for taken in task.inputs
+        ],
+        outputs=[
+            wire.OutputMapping(source=given.source, destination=given.destination, storage=given.storage)
+            for given in task.outputs
+        ],
+        logs=[wire.LogMapping(source=log.source, destination=log.destination) for log in task.logs],
+        storage=task.storage,
+        input_locale=task.input_locale,
+        input_locks=task.input_locks,
+        container=_container_to_wire(task.container),
+        isolation=enums.ISOLATION.to_wire(task.isolation) if task.isolation else wire.ISOLATION_UNSPECIFIED,
         disconnect=enums.DISCONNECT_POLICY.to_wire(task.disconnect),
         run_for=_limit_to_wire(task.run_for),
         package_timeout=_limit_to_wire(task.package_timeout),
@@ -89,8 +116,26 @@ def _task_from_wire(message: wire.TaskSpec) -> TaskSpec:
         cluster=ClusterName(message.cluster or DEFAULT_CLUSTER),
         stdout=message.stdout,
         stderr=message.stderr,
-        inputs=tuple(InputMapping(source=i.source, destination=i.destination) for i in message.inputs),
-        outputs=tuple(OutputMapping(source=o.source, destination=o.destination) for o in message.outputs),
+        inputs=tuple(
+            InputMapping(
+                source=taken.source,
+                destination=taken.destination,
+                writable=taken.writable,
+                options=taken.options,
+                storage=taken.storage,
+            )
+            for taken in message.inputs
+        ),
+        outputs=tuple(
+            OutputMapping(source=given.source, destination=given.destination, storage=given.storage)
+            for given in message.outputs
+        ),
+        logs=tuple(LogMapping(source=log.source, destination=log.destination) for log in message.logs),
+        storage=message.storage,
+        input_locale=message.input_locale,
+        input_locks=message.input_locks,
+        container=_container_from_wire(message.container) if message.HasField("container") else None,
+        isolation=enums.ISOLATION.from_wire(message.isolation) if message.isolation else None,
         disconnect=(
             enums.DISCONNECT_POLICY.from_wire(message.disconnect)
             if message.disconnect
@@ -131,9 +176,29 @@ def _command_from_wire(message: wire.Command) -> Command:
     return Argv(args=tuple(message.argv.args))
 
 
+def _container_to_wire(container: Container | None) -> wire.Container | None:
+    if container is None:
+        return None
+    return wire.Container(
+        image=container.image,
+        registry=container.registry,
+        archive=container.archive,
+        login=container.login,
+    )
+
+
+def _container_from_wire(message: wire.Container) -> Container:
+    return Container(
+        image=message.image, registry=message.registry, archive=message.archive, login=message.login
+    )
+
+
 def _resources_from_wire(message: wire.Resources) -> Resources:
     return Resources(
         cpu=message.cpu,
         memory_bytes=message.memory_bytes,
         slots=message.slots if message.HasField("slots") else 1,
+        gpus=message.gpus,
+        pids=message.pids,
+        open_files=message.open_files,
     )

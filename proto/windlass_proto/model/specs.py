@@ -7,7 +7,7 @@ newer coordinator's field must not be dropped in silence.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
@@ -66,14 +66,31 @@ class FullSpool(StrEnum):
     """The command waits until there is room again."""
 
 
+class Isolation(StrEnum):
+    """What a task can reach of its node (security.md, section 5)."""
+
+    DEV = "dev"
+    """Everything that the agent's user can: for a machine of one's own."""
+    STANDARD = "standard"
+    """Its own user, mounts and limits: for people who know each other."""
+    STRICT = "strict"
+    """Also its own network, processes and a read-only system: for code that nobody has read."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputMapping:
-    """An object-store directory that the command sees as files."""
+    """A remote directory that the command sees as files."""
 
     source: str
-    """Object URL of a directory, such as `oss://bucket/data/`."""
+    """URL of a directory, such as `oss://bucket/data/` or `nfs://host:/exports/data`."""
     destination: str
     """Directory on the node; a relative one lies in the work directory."""
+    writable: bool = False
+    """Whether the command may change what is there; network file systems only."""
+    options: str = ""
+    """Mount options of a network file system, separated by commas."""
+    storage: str = ""
+    """Name of the stored storage for this one; "" = the task's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +101,32 @@ class OutputMapping:
     """Directory on the node; a relative one lies in the work directory."""
     destination: str
     """Object URL of a directory, such as `oss://bucket/results/`."""
+    storage: str = ""
+    """Name of the stored storage for this one; "" = the task's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogMapping:
+    """A file on the node that is copied out after the command, whatever became of it."""
+
+    source: str
+    """File on the node; a relative one lies in the work directory."""
+    destination: str
+    """Object URL of a file, or of a directory that gets a file of its name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """A container image. At most one of `registry` and `archive` is given."""
+
+    image: str = ""
+    """Such as `debian:12` or `localhost:5000/tool`; "" = what the archive holds."""
+    registry: str = ""
+    """Object URL of a directory that holds a registry; the node serves it and pulls from there."""
+    archive: str = ""
+    """Object URL of an image saved as a tar."""
+    login: str = ""
+    """Name of the stored login for the image's registry; "" = none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +162,17 @@ class TaskSpec:
     upload_timeout: timedelta | None = None
     """For all outputs; None = the node's own."""
     on_full_spool: FullSpool = FullSpool.DROP
+    logs: tuple[LogMapping, ...] = ()
+    storage: str = ""
+    """Name of the stored storage that all object URLs mean; "" = the node's own for the scheme."""
+    input_locale: str = ""
+    """In which the command sees names of mounted files, such as GBK; "" = UTF-8."""
+    input_locks: bool = False
+    """Whether file locks work on mounts."""
+    container: Container | None = None
+    """Run in it; None = on the node itself."""
+    isolation: Isolation | None = None
+    """At least as strict; None = the node's own."""
 
     @property
     def outlives_lease_for(self) -> timedelta:
@@ -139,8 +193,14 @@ class JobSpec:
     """Whether the first instance that fails for good ends the job."""
 
 
+_ALWAYS = frozenset({"cpu", "memory_bytes", "slots"})
+"""Of resources; written whatever they are."""
 _DURATIONS = frozenset({"timeout", "run_for", "package_timeout", "mount_timeout", "upload_timeout"})
-_WORDS: Mapping[str, type[StrEnum]] = {"disconnect": DisconnectPolicy, "on_full_spool": FullSpool}
+_WORDS: Mapping[str, type[StrEnum]] = {
+    "disconnect": DisconnectPolicy,
+    "on_full_spool": FullSpool,
+    "isolation": Isolation,
+}
 
 
 def task_to_json(task: TaskSpec) -> bytes:
@@ -151,10 +211,12 @@ def task_to_json(task: TaskSpec) -> bytes:
     )
     for name in _DURATIONS & document.keys():
         document[name] /= timedelta(microseconds=1)
-    for name in ("resources", "inputs", "outputs"):
+    for name in ("resources", "container"):
         if name in document:
-            value = getattr(task, name)
-            document[name] = asdict(value) if name == "resources" else [asdict(item) for item in value]
+            document[name] = _plain(getattr(task, name))
+    for name in ("inputs", "outputs", "logs"):
+        if name in document:
+            document[name] = [_plain(item) for item in getattr(task, name)]
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
@@ -178,7 +240,19 @@ def task_from_json(data: bytes) -> TaskSpec:
     document["after"] = tuple(document.get("after", ()))
     document["inputs"] = tuple(InputMapping(**item) for item in document.get("inputs", ()))
     document["outputs"] = tuple(OutputMapping(**item) for item in document.get("outputs", ()))
+    document["logs"] = tuple(LogMapping(**item) for item in document.get("logs", ()))
+    if "container" in document:
+        document["container"] = Container(**document["container"])
     return TaskSpec(**document)
+
+
+def _plain(part: Resources | Container | InputMapping | OutputMapping | LogMapping) -> dict[str, Any]:
+    """Without what is not used, so that older specifications keep their bytes."""
+    return {
+        f.name: getattr(part, f.name)
+        for f in fields(part)
+        if f.default is MISSING or getattr(part, f.name) != f.default or f.name in _ALWAYS
+    }
 
 
 def _without_defaults(task: TaskSpec) -> dict[str, Any]:

@@ -2,6 +2,7 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from windlass_proto.v1 import jobs_pb2 as _jobs_pb2
+from windlass_proto.v1 import secrets_pb2 as _secrets_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -71,7 +72,7 @@ class JoinReply(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., credential: _Optional[str] = ..., cluster: _Optional[str] = ...) -> None: ...
 
 class NodeFacts(_message.Message):
-    __slots__ = ("name", "slots", "cpu", "memory_bytes", "agent_version", "os", "containment")
+    __slots__ = ("name", "slots", "cpu", "memory_bytes", "agent_version", "os", "containment", "gpus")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     CPU_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +80,7 @@ class NodeFacts(_message.Message):
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     OS_FIELD_NUMBER: _ClassVar[int]
     CONTAINMENT_FIELD_NUMBER: _ClassVar[int]
+    GPUS_FIELD_NUMBER: _ClassVar[int]
     name: str
     slots: int
     cpu: float
@@ -86,7 +88,8 @@ class NodeFacts(_message.Message):
     agent_version: str
     os: str
     containment: str
-    def __init__(self, name: _Optional[str] = ..., slots: _Optional[int] = ..., cpu: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., agent_version: _Optional[str] = ..., os: _Optional[str] = ..., containment: _Optional[str] = ...) -> None: ...
+    gpus: int
+    def __init__(self, name: _Optional[str] = ..., slots: _Optional[int] = ..., cpu: _Optional[float] = ..., memory_bytes: _Optional[int] = ..., agent_version: _Optional[str] = ..., os: _Optional[str] = ..., containment: _Optional[str] = ..., gpus: _Optional[int] = ...) -> None: ...
 
 class SessionRef(_message.Message):
     __slots__ = ("node_id", "node_epoch", "nonce")
@@ -275,8 +278,10 @@ class PrepareFailed(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Started(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("image_digest",)
+    IMAGE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    image_digest: str
+    def __init__(self, image_digest: _Optional[str] = ...) -> None: ...
 
 class Exited(_message.Message):
     __slots__ = ("code", "signal", "kind", "reason", "ran_for_us", "user_cpu_us", "system_cpu_us", "peak_memory_bytes", "stdout_end", "stderr_end", "finalizing", "stopped", "leftover_processes")
@@ -417,6 +422,52 @@ class AppendLogReply(_message.Message):
     revoked: bool
     quota: bool
     def __init__(self, ref: _Optional[_Union[AttemptRef, _Mapping]] = ..., stream: _Optional[_Union[_jobs_pb2.LogStream, str]] = ..., durable_end: _Optional[int] = ..., revoked: _Optional[bool] = ..., quota: _Optional[bool] = ...) -> None: ...
+
+class FetchSecretsRequest(_message.Message):
+    __slots__ = ("session", "ref")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    REF_FIELD_NUMBER: _ClassVar[int]
+    session: SessionRef
+    ref: AttemptRef
+    def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ..., ref: _Optional[_Union[AttemptRef, _Mapping]] = ...) -> None: ...
+
+class FetchSecretsReply(_message.Message):
+    __slots__ = ("secrets",)
+    SECRETS_FIELD_NUMBER: _ClassVar[int]
+    secrets: _containers.RepeatedCompositeFieldContainer[OpenedSecret]
+    def __init__(self, secrets: _Optional[_Iterable[_Union[OpenedSecret, _Mapping]]] = ...) -> None: ...
+
+class OpenedSecret(_message.Message):
+    __slots__ = ("name", "kind", "document")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: _secrets_pb2.SecretKind
+    document: bytes
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[_secrets_pb2.SecretKind, str]] = ..., document: _Optional[bytes] = ...) -> None: ...
+
+class CommitOutputsRequest(_message.Message):
+    __slots__ = ("session", "ref", "manifest_digest", "files", "bytes")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    REF_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    session: SessionRef
+    ref: AttemptRef
+    manifest_digest: str
+    files: int
+    bytes: int
+    def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ..., ref: _Optional[_Union[AttemptRef, _Mapping]] = ..., manifest_digest: _Optional[str] = ..., files: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+
+class CommitOutputsReply(_message.Message):
+    __slots__ = ("granted", "reason")
+    GRANTED_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    granted: bool
+    reason: str
+    def __init__(self, granted: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ReleaseRequest(_message.Message):
     __slots__ = ("session", "refs")

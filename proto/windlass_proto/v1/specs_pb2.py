@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dwindlass_proto/v1/specs.proto\x12\x0bwindlass.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa8\x01\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x12\x12%\n\x18\x66\x61il_on_instance_failure\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12$\n\x05tasks\x18\x05 \x03(\x0b\x32\x15.windlass.v1.TaskSpecB\x1b\n\x19_fail_on_instance_failure\"\x8f\x06\n\x08TaskSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x03(\t\x12%\n\x07\x63ommand\x18\x03 \x01(\x0b\x32\x14.windlass.v1.Command\x12\x16\n\tinstances\x18\x04 \x01(\x12H\x00\x88\x01\x01\x12\x0f\n\x07package\x18\x05 \x01(\t\x12+\n\x03\x65nv\x18\x06 \x03(\x0b\x32\x1e.windlass.v1.TaskSpec.EnvEntry\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x0bmax_retries\x18\x08 \x01(\x12H\x01\x88\x01\x01\x12)\n\tresources\x18\t \x01(\x0b\x32\x16.windlass.v1.Resources\x12\x0f\n\x07\x63luster\x18\n \x01(\t\x12\x0e\n\x06stdout\x18\x0b \x01(\t\x12\x0e\n\x06stderr\x18\x0c \x01(\t\x12)\n\x06inputs\x18\r \x03(\x0b\x32\x19.windlass.v1.InputMapping\x12+\n\x07outputs\x18\x0e \x03(\x0b\x32\x1a.windlass.v1.OutputMapping\x12\x31\n\ndisconnect\x18\x0f \x01(\x0e\x32\x1d.windlass.v1.DisconnectPolicy\x12*\n\x07run_for\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fpackage_timeout\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmount_timeout\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eupload_timeout\x18\x13 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\ron_full_spool\x18\x14 \x01(\x0e\x32\x16.windlass.v1.FullSpool\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_instancesB\x0e\n\x0c_max_retries\"E\n\x07\x43ommand\x12!\n\x04\x61rgv\x18\x01 \x01(\x0b\x32\x11.windlass.v1.ArgvH\x00\x12\x0f\n\x05shell\x18\x02 \x01(\tH\x00\x42\x06\n\x04\x66orm\"\x14\n\x04\x41rgv\x12\x0c\n\x04\x61rgs\x18\x01 \x03(\t\"L\n\tResources\x12\x0b\n\x03\x63pu\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x12\x12\x12\n\x05slots\x18\x03 \x01(\x12H\x00\x88\x01\x01\x42\x08\n\x06_slots\"3\n\x0cInputMapping\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\"4\n\rOutputMapping\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t*\x9d\x01\n\x10\x44isconnectPolicy\x12!\n\x1d\x44ISCONNECT_POLICY_UNSPECIFIED\x10\x00\x12 \n\x1c\x44ISCONNECT_POLICY_KEEP_GOING\x10\x01\x12 \n\x1c\x44ISCONNECT_POLICY_NO_OVERLAP\x10\x02\x12\"\n\x1e\x44ISCONNECT_POLICY_FAST_REPLACE\x10\x03*R\n\tFullSpool\x12\x1a\n\x16\x46ULL_SPOOL_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46ULL_SPOOL_DROP\x10\x01\x12\x14\n\x10\x46ULL_SPOOL_BLOCK\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dwindlass_proto/v1/specs.proto\x12\x0bwindlass.v1\x1a\x1egoogle/protobuf/duration.proto\"\xa8\x01\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x12\x12%\n\x18\x66\x61il_on_instance_failure\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12$\n\x05tasks\x18\x05 \x03(\x0b\x32\x15.windlass.v1.TaskSpecB\x1b\n\x19_fail_on_instance_failure\"\xc8\x07\n\x08TaskSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x03(\t\x12%\n\x07\x63ommand\x18\x03 \x01(\x0b\x32\x14.windlass.v1.Command\x12\x16\n\tinstances\x18\x04 \x01(\x12H\x00\x88\x01\x01\x12\x0f\n\x07package\x18\x05 \x01(\t\x12+\n\x03\x65nv\x18\x06 \x03(\x0b\x32\x1e.windlass.v1.TaskSpec.EnvEntry\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x0bmax_retries\x18\x08 \x01(\x12H\x01\x88\x01\x01\x12)\n\tresources\x18\t \x01(\x0b\x32\x16.windlass.v1.Resources\x12\x0f\n\x07\x63luster\x18\n \x01(\t\x12\x0e\n\x06stdout\x18\x0b \x01(\t\x12\x0e\n\x06stderr\x18\x0c \x01(\t\x12)\n\x06inputs\x18\r \x03(\x0b\x32\x19.windlass.v1.InputMapping\x12+\n\x07outputs\x18\x0e \x03(\x0b\x32\x1a.windlass.v1.OutputMapping\x12\x31\n\ndisconnect\x18\x0f \x01(\x0e\x32\x1d.windlass.v1.DisconnectPolicy\x12*\n\x07run_for\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fpackage_timeout\x18\x11 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmount_timeout\x18\x12 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eupload_timeout\x18\x13 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\ron_full_spool\x18\x14 \x01(\x0e\x32\x16.windlass.v1.FullSpool\x12%\n\x04logs\x18\x15 \x03(\x0b\x32\x17.windlass.v1.LogMapping\x12\x0f\n\x07storage\x18\x16 \x01(\t\x12\x14\n\x0cinput_locale\x18\x17 \x01(\t\x12\x13\n\x0binput_locks\x18\x18 \x01(\x08\x12)\n\tcontainer\x18\x19 \x01(\x0b\x32\x16.windlass.v1.Container\x12)\n\tisolation\x18\x1a \x01(\x0e\x32\x16.windlass.v1.Isolation\x1a*\n\x08\x45nvEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\n_instancesB\x0e\n\x0c_max_retries\"L\n\tContainer\x12\r\n\x05image\x18\x01 \x01(\t\x12\x10\n\x08registry\x18\x02 \x01(\t\x12\x0f\n\x07\x61rchive\x18\x03 \x01(\t\x12\r\n\x05login\x18\x04 \x01(\t\"1\n\nLogMapping\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\"E\n\x07\x43ommand\x12!\n\x04\x61rgv\x18\x01 \x01(\x0b\x32\x11.windlass.v1.ArgvH\x00\x12\x0f\n\x05shell\x18\x02 \x01(\tH\x00\x42\x06\n\x04\x66orm\"\x14\n\x04\x41rgv\x12\x0c\n\x04\x61rgs\x18\x01 \x03(\t\"|\n\tResources\x12\x0b\n\x03\x63pu\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x12\x12\x12\n\x05slots\x18\x03 \x01(\x12H\x00\x88\x01\x01\x12\x0c\n\x04gpus\x18\x04 \x01(\x12\x12\x0c\n\x04pids\x18\x05 \x01(\x12\x12\x12\n\nopen_files\x18\x06 \x01(\x12\x42\x08\n\x06_slots\"g\n\x0cInputMapping\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x10\n\x08writable\x18\x03 \x01(\x08\x12\x0f\n\x07options\x18\x04 \x01(\t\x12\x0f\n\x07storage\x18\x05 \x01(\t\"E\n\rOutputMapping\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\t\x12\x0f\n\x07storage\x18\x03 \x01(\t*g\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x11\n\rISOLATION_DEV\x10\x01\x12\x16\n\x12ISOLATION_STANDARD\x10\x02\x12\x14\n\x10ISOLATION_STRICT\x10\x03*\x9d\x01\n\x10\x44isconnectPolicy\x12!\n\x1d\x44ISCONNECT_POLICY_UNSPECIFIED\x10\x00\x12 \n\x1c\x44ISCONNECT_POLICY_KEEP_GOING\x10\x01\x12 \n\x1c\x44ISCONNECT_POLICY_NO_OVERLAP\x10\x02\x12\"\n\x1e\x44ISCONNECT_POLICY_FAST_REPLACE\x10\x03*R\n\tFullSpool\x12\x1a\n\x16\x46ULL_SPOOL_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x46ULL_SPOOL_DROP\x10\x01\x12\x14\n\x10\x46ULL_SPOOL_BLOCK\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,24 +34,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TASKSPEC_ENVENTRY']._loaded_options = None
   _globals['_TASKSPEC_ENVENTRY']._serialized_options = b'8\001'
-  _globals['_DISCONNECTPOLICY']._serialized_start=1314
-  _globals['_DISCONNECTPOLICY']._serialized_end=1471
-  _globals['_FULLSPOOL']._serialized_start=1473
-  _globals['_FULLSPOOL']._serialized_end=1555
+  _globals['_ISOLATION']._serialized_start=1744
+  _globals['_ISOLATION']._serialized_end=1847
+  _globals['_DISCONNECTPOLICY']._serialized_start=1850
+  _globals['_DISCONNECTPOLICY']._serialized_end=2007
+  _globals['_FULLSPOOL']._serialized_start=2009
+  _globals['_FULLSPOOL']._serialized_end=2091
   _globals['_JOBSPEC']._serialized_start=79
   _globals['_JOBSPEC']._serialized_end=247
   _globals['_TASKSPEC']._serialized_start=250
-  _globals['_TASKSPEC']._serialized_end=1033
-  _globals['_TASKSPEC_ENVENTRY']._serialized_start=961
-  _globals['_TASKSPEC_ENVENTRY']._serialized_end=1003
-  _globals['_COMMAND']._serialized_start=1035
-  _globals['_COMMAND']._serialized_end=1104
-  _globals['_ARGV']._serialized_start=1106
-  _globals['_ARGV']._serialized_end=1126
-  _globals['_RESOURCES']._serialized_start=1128
-  _globals['_RESOURCES']._serialized_end=1204
-  _globals['_INPUTMAPPING']._serialized_start=1206
-  _globals['_INPUTMAPPING']._serialized_end=1257
-  _globals['_OUTPUTMAPPING']._serialized_start=1259
-  _globals['_OUTPUTMAPPING']._serialized_end=1311
+  _globals['_TASKSPEC']._serialized_end=1218
+  _globals['_TASKSPEC_ENVENTRY']._serialized_start=1146
+  _globals['_TASKSPEC_ENVENTRY']._serialized_end=1188
+  _globals['_CONTAINER']._serialized_start=1220
+  _globals['_CONTAINER']._serialized_end=1296
+  _globals['_LOGMAPPING']._serialized_start=1298
+  _globals['_LOGMAPPING']._serialized_end=1347
+  _globals['_COMMAND']._serialized_start=1349
+  _globals['_COMMAND']._serialized_end=1418
+  _globals['_ARGV']._serialized_start=1420
+  _globals['_ARGV']._serialized_end=1440
+  _globals['_RESOURCES']._serialized_start=1442
+  _globals['_RESOURCES']._serialized_end=1566
+  _globals['_INPUTMAPPING']._serialized_start=1568
+  _globals['_INPUTMAPPING']._serialized_end=1671
+  _globals['_OUTPUTMAPPING']._serialized_start=1673
+  _globals['_OUTPUTMAPPING']._serialized_end=1742
 # @@protoc_insertion_point(module_scope)

@@ -78,6 +78,7 @@ nodes = Table(
     _number("slots"),
     Column("cpu", Float, nullable=False, server_default=text("0")),
     _number("memory_bytes"),
+    _number("gpus"),
     _text("agent_version", ""),
     _text("os", ""),
     _text("containment", ""),
@@ -157,6 +158,7 @@ tasks = Table(
     Column("cpu", Float, nullable=False, server_default=text("0")),
     _number("memory_bytes"),
     _number("slots", 1),
+    _number("gpus"),
     Column("spec", LargeBinary, nullable=False),
     Column("started_at", BigInteger),
     Column("ended_at", BigInteger),
@@ -218,6 +220,30 @@ Index(
     postgresql_where=text("avoid_until IS NOT NULL"),
 )
 
+# What tasks need to reach other systems, encrypted under a key that is not in the database.
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("tenant", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    _text("kind"),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+)
+
+# The attempt that may publish, or has published, the outputs of an instance.
+published = Table(
+    "published",
+    metadata,
+    Column("task_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("idx", BigInteger, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("manifest_digest", Text, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+)
+
 # One of several coordinators does the periodic duties: it has the role in this term while its beat grows.
 roles = Table(
     "roles",
@@ -253,6 +279,7 @@ attempts = Table(
     Column("peak_memory_bytes", BigInteger),
     Column("stdout_end", BigInteger),
     Column("stderr_end", BigInteger),
+    Column("image_digest", Text),
     sqlite_with_rowid=False,
 )
 Index(

@@ -1,0 +1,43 @@
+"""What a specification can say but nothing carries out yet."""
+
+from dataclasses import replace
+
+import pytest
+
+from windlass_proto.checks import check_job
+from windlass_proto.model.ids import TaskName
+from windlass_proto.model.resources import Resources
+from windlass_proto.model.specs import (
+    Argv,
+    Container,
+    Isolation,
+    JobSpec,
+    LogMapping,
+    TaskSpec,
+    task_from_json,
+    task_to_json,
+)
+
+_TASK = TaskSpec(name=TaskName("t"), command=Argv(args=("true",)))
+_SAID = {
+    "logs": replace(_TASK, logs=(LogMapping(source="a.log", destination="oss://b/logs/"),)),
+    "storage": replace(_TASK, storage="ours"),
+    "input_locale": replace(_TASK, input_locale="GBK"),
+    "input_locks": replace(_TASK, input_locks=True),
+    "container": replace(_TASK, container=Container(image="debian:12")),
+    "isolation": replace(_TASK, isolation=Isolation.STRICT),
+    "resources.gpus": replace(_TASK, resources=Resources(gpus=1)),
+    "resources.pids": replace(_TASK, resources=Resources(pids=10)),
+    "resources.open_files": replace(_TASK, resources=Resources(open_files=10)),
+}
+
+
+@pytest.mark.parametrize("field", _SAID)
+def test_what_nothing_carries_out_yet_is_refused_by_its_name(field: str) -> None:
+    problems = check_job(JobSpec(name="j", tasks=(_SAID[field],)))
+    assert [problem.path for problem in problems] == [f"tasks.t.{field}"]
+
+
+@pytest.mark.parametrize("field", _SAID)
+def test_a_specification_is_the_same_after_its_stored_form(field: str) -> None:
+    assert task_from_json(task_to_json(_SAID[field])) == _SAID[field]
