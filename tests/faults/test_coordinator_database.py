@@ -132,7 +132,7 @@ async def test_a11_a_second_coordinator_names_the_first_and_leaves_it_alone(worl
     assert (await world.wait(await world.submit("true"))).state is JobState.SUCCEEDED
 
 
-@scenario("A12", quick=False)
+@scenario("A12", quick=False, limit_s=1200)
 async def test_a12_readers_that_never_finish_do_not_let_the_log_grow(
     world: World, profile: FaultProfile
 ) -> None:

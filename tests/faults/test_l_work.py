@@ -34,7 +34,7 @@ async def test_l07_a_single_urgent_instance_starts_before_a_hundred_thousand_tha
     await world.stop(crowd)
 
 
-@scenario("L08", quick=False)
+@scenario("L08", quick=False, limit_s=1200)
 async def test_l08_many_that_fail_at_once_come_back_ever_later_and_not_together(
     world: World, profile: FaultProfile
 ) -> None:
@@ -261,7 +261,7 @@ def _sizes(world: World) -> dict[str, float]:
     }
 
 
-@scenario("L16")
+@scenario("L16", limit_s=1200)
 async def test_l16_many_submits_with_one_key_at_once_make_one_job(
     world: World, profile: FaultProfile
 ) -> None:

@@ -8,12 +8,14 @@ import pytest
 from tests.support.history import check_history
 from tests.support.invariants import Rows
 from tests.support.ledger import Entry
+from windlass_coordinator.core.fences import fence_floor
 
 JOB = "job-1"
+FENCE = fence_floor(2) + 7
 
 
 def an_entry(
-    what: str = "start", *, task: str = "t", index: int = 0, attempt: int = 1, fence: int = 7
+    what: str = "start", *, task: str = "t", index: int = 0, attempt: int = 1, fence: int = FENCE
 ) -> Entry:
     return Entry(job_id=JOB, task=task, index=index, attempt=attempt, fence=fence, what=what, pid=1, at_s=0.0)
 
@@ -29,6 +31,8 @@ class Tables:
             CREATE TABLE tasks (task_key, job_key, name);
             CREATE TABLE edges (parent_key, child_key);
             CREATE TABLE attempts (task_key, idx, attempt, fence, state, failure, exit_code);
+            CREATE TABLE meta (key, value);
+            INSERT INTO meta VALUES ('incarnation', '2');
             INSERT INTO jobs VALUES (1, 'job-1');
             INSERT INTO tasks VALUES (1, 1, 't'), (2, 1, 'child');
             INSERT INTO edges VALUES (1, 2);
@@ -41,7 +45,7 @@ class Tables:
         *,
         task_key: int = 1,
         number: int = 1,
-        fence: int = 7,
+        fence: int = FENCE,
         failure: str = "",
         code: int = 0,
     ) -> None:
@@ -73,9 +77,15 @@ def test_a_command_that_ran_twice_for_one_attempt_is_found(tables: Tables) -> No
 
 def test_a_command_that_nobody_assigned_is_found(tables: Tables) -> None:
     tables.attempt("SUCCEEDED")
-    strange = [an_entry(attempt=2, fence=9)]
+    strange = [an_entry(attempt=2, fence=FENCE + 2)]
     with pytest.raises(AssertionError, match="I15: started without being assigned"):
         check_history([an_entry(), an_entry("end:0"), *strange], tables.rows)
+
+
+def test_what_was_assigned_after_the_backup_that_was_restored_may_be_unknown(tables: Tables) -> None:
+    tables.attempt("SUCCEEDED")
+    forgotten = an_entry(attempt=2, fence=fence_floor(2) - 1)
+    check_history([an_entry(), an_entry("end:0"), forgotten], tables.rows)
 
 
 @pytest.mark.parametrize("rest", [[], [an_entry("end:3")]])
