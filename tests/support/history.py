@@ -77,7 +77,7 @@ def _attempts(rows: Rows) -> dict[tuple[Any, ...], _Row]:
 def _check_starts(
     entries: Sequence[Entry], recorded: dict[tuple[Any, ...], _Row], *, incarnation: int
 ) -> None:
-    """What an earlier incarnation assigned after the restored backup was made, its successor does not know."""
+    """What an earlier incarnation assigned after a backup is unknown once that backup is restored."""
     starts = Counter(entry.try_ for entry in entries if entry.what == "start")
     twice = {try_: count for try_, count in starts.items() if count > 1}
     assert not twice, f"I15: started more than once: {twice}"
