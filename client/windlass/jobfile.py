@@ -115,7 +115,9 @@ def plan_job(document: JobDocument) -> PlannedJob:
     formal = tuple(known.path for known in problems)
     problems.extend(
         problem
-        for problem in check_job(spec, SpecLimits())
+        for problem in check_job(
+            spec, SpecLimits(local_files=True)
+        )  # whether it may is the coordinator's to say
         if not any(_covers(path, problem.path) for path in formal)
     )
     if problems:

@@ -36,6 +36,8 @@ class SpecLimits:
     url_bytes: int = 2048
     path_bytes: int = 1023
     """Of a directory on the node."""
+    local_files: bool = False
+    """Whether `file://` may be mapped: a directory of the node itself, so for machines of one's own only."""
     log_bytes_per_attempt: int = 10 << 30
     """Stored of an attempt's stdout and stderr together; what is beyond is a gap."""
     spec_bytes: int = 3_000_000

@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from windlass_proto.checks.limits import SpecLimits
-from windlass_proto.checks.mappings import check_mappings, check_object_url
+from windlass_proto.checks.mappings import check_mappings, check_object_directory, check_object_url
 from windlass_proto.checks.words import Findings, check_between, check_name, check_text, check_together, show
 from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import Argv, Command, DisconnectPolicy, ShellLine, TaskSpec
+from windlass_proto.model.storage import LOCAL_SCHEME, NETWORK_SCHEMES
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".zip")
 RESERVED_ENV_PREFIX = "WINDLASS_"
 
+_NOT_OBJECTS = tuple(f"{scheme}://" for scheme in (*NETWORK_SCHEMES, LOCAL_SCHEME))
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -33,7 +35,7 @@ def check_task(findings: Findings, path: str, task: TaskSpec, *, limits: SpecLim
         _check_package(findings, f"{path}.package", task.package, limits=limits)
     for field, url in (("stdout", task.stdout), ("stderr", task.stderr)):
         if url:
-            check_object_url(findings, f"{path}.{field}", url, limits=limits)
+            check_object_directory(findings, f"{path}.{field}", url, limits=limits)
     check_mappings(findings, path, task, limits=limits)
     _refuse_unbuilt(findings, path, task)
 
@@ -43,7 +45,7 @@ def _refuse_unbuilt(findings: Findings, path: str, task: TaskSpec) -> None:
     needs = task.resources
     asked = {
         "logs": task.logs,
-        "storage": task.storage,
+        "storage": task.storage or any(given.storage for given in task.outputs),
         "input_locale": task.input_locale,
         "input_locks": task.input_locks,
         "container": task.container,
@@ -51,7 +53,8 @@ def _refuse_unbuilt(findings: Findings, path: str, task: TaskSpec) -> None:
         "resources.gpus": needs.gpus,
         "resources.pids": needs.pids,
         "resources.open_files": needs.open_files,
-        "mounts": any(taken.writable or taken.options or taken.storage for taken in task.inputs),
+        "mounts": any(taken.storage or taken.source.startswith(_NOT_OBJECTS) for taken in task.inputs)
+        or any(given.destination.startswith(_NOT_OBJECTS) for given in task.outputs),
     }
     for field, value in asked.items():
         if value:

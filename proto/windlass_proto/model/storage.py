@@ -1,15 +1,29 @@
-"""Object URLs and which server they mean.
+"""URLs of what is remote, and which server they mean.
 
-`oss://`, `cos://` and `s3://` are all S3 servers here (decision D8). A storage profile says which server a
-scheme means, and with which credentials. Profiles are data; the library that talks to the server is
-wrapped where it is used (client and agent each have their own reasons to move bytes).
+Three kinds: objects of a bucket (`oss://`, `cos://`, `s3://` are all S3 servers here, decision D8),
+directories of a network file system (`nas://`, `cfs://`, `nfs://`) and, on machines of one's own, directories
+of the node itself (`file://`). A storage profile says which server an object scheme means, and with which
+credentials. Profiles are data; the library that talks to the server is wrapped where it is used (client and
+agent each have their own reasons to move bytes).
 """
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 OBJECT_SCHEMES = ("oss", "cos", "s3")
+NETWORK_SCHEMES = ("nas", "cfs", "nfs")
+LOCAL_SCHEME = "file"
+
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_COS_HOST = re.compile(r"(?P<bucket>[a-z0-9][a-z0-9-]*)\.(?P<host>cos\.[a-z0-9-]+\.myqcloud\.com)")
+_PROVIDERS_HOSTS = (".aliyuncs.com", ".amazonaws.com", ".jcloudcs.com", ".jdcloud-oss.com", ".myqcloud.com")
+_NETWORK = re.compile(
+    r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
+    r"(?P<colon>:(?P<windows>!)?)?(?P<path>/.*)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +34,11 @@ class ObjectLocation:
     bucket: str
     key: str
     """Without a leading slash; "" = the whole bucket; ends in "/" for a directory."""
+    host: str = ""
+    """The provider's, where the URL names it, such as `cos.ap-guangzhou.myqcloud.com`."""
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.bucket}/{self.key}"
+        return f"{self.scheme}://{self.bucket}{self.host and '.' + self.host}/{self.key}"
 
     @property
     def is_directory(self) -> bool:
@@ -31,7 +47,55 @@ class ObjectLocation:
     def child(self, name: str) -> "ObjectLocation":
         """`name` below this directory; the slash between is added where it is missing."""
         base = self.key if self.is_directory else self.key + "/"
-        return ObjectLocation(scheme=self.scheme, bucket=self.bucket, key=base + name)
+        return replace(self, key=base + name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkLocation:
+    """A directory that an NFS server exports."""
+
+    scheme: str
+    host: str
+    path: str
+    """Absolute, on the server."""
+    for_windows: bool = False
+    """Written as the NFS client of Windows has it, which calls the root `!`; the directory is the same."""
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.host}:{'!' if self.for_windows else ''}{self.path}"
+
+    @property
+    def export(self) -> str:
+        """As `mount.nfs` wants it."""
+        return f"{self.host}:{self.path}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalLocation:
+    """A directory of the node itself."""
+
+    path: str
+    """Absolute."""
+
+    def __str__(self) -> str:
+        return f"{LOCAL_SCHEME}://{self.path}"
+
+
+Location = ObjectLocation | NetworkLocation | LocalLocation
+
+
+def parse_location(url: str) -> Location:
+    """Any URL that can be mapped. Raises ValueError that says what would be right."""
+    scheme = url.partition("://")[0]
+    if scheme in NETWORK_SCHEMES:
+        return _parse_network(url)
+    if scheme == LOCAL_SCHEME:
+        return _parse_local(url)
+    if scheme in OBJECT_SCHEMES:
+        return parse_object_url(url)
+    raise ValueError(
+        f"must be the URL of a directory such as oss://bucket/path/ or nfs://host:/path/ (is {url!r})"
+    )
 
 
 def parse_object_url(url: str) -> ObjectLocation:
@@ -40,11 +104,67 @@ def parse_object_url(url: str) -> ObjectLocation:
     if not separator or scheme not in OBJECT_SCHEMES:
         raise ValueError(f"must be an object URL such as oss://bucket/path/ (is {url!r})")
     bucket, _, key = rest.partition("/")
+    _refuse_credentials(bucket)
     if not bucket:
         raise ValueError(f"names no bucket; must be like {scheme}://bucket/path/ (is {url!r})")
-    if any(part in (".", "..") for part in key.split("/")):
-        raise ValueError(f"must not contain '.' or '..' as a path part (is {url!r})")
+    _refuse_climbing(key, url)
+    if scheme == "cos" and "." in bucket:
+        return _parse_cos(bucket, key, url)
+    if bucket.endswith(_PROVIDERS_HOSTS):
+        raise ValueError(f"must name the bucket without a host, like {scheme}://bucket/path/ (is {url!r})")
+    if not _BUCKET.fullmatch(bucket):
+        raise ValueError(
+            f"must name a bucket of letters, digits, '.', '_' and '-', like {scheme}://bucket/path/"
+            f" (is {url!r})"
+        )
     return ObjectLocation(scheme=scheme, bucket=bucket, key=key)
+
+
+def _parse_cos(name: str, key: str, url: str) -> ObjectLocation:
+    """With the host of the XML API; the older JSON API's (`bucket.cosgz.myqcloud.com`) is no S3 server."""
+    found = _COS_HOST.fullmatch(name)
+    if found is None:
+        raise ValueError(
+            "must name the host of the XML API, like cos://bucket-1250000000.cos.ap-guangzhou.myqcloud.com/path/,"
+            f" or only a bucket, like cos://bucket/path/ (is {url!r})"
+        )
+    return ObjectLocation(scheme="cos", bucket=found["bucket"], key=key, host=found["host"])
+
+
+def _parse_network(url: str) -> NetworkLocation:
+    """`nas://` needs the colon behind the host, as its service did; the others were written both ways."""
+    scheme, _, rest = url.partition("://")
+    _refuse_credentials(rest.partition("/")[0])
+    found = _NETWORK.fullmatch(rest)
+    if found is None or (scheme == "nas" and not found["colon"]) or (scheme != "nas" and found["windows"]):
+        right = f"{scheme}://host{'' if scheme == 'cfs' else ':'}/path/"
+        raise ValueError(f"must be like {right} (is {url!r})")
+    _refuse_climbing(found["path"], url)
+    return NetworkLocation(
+        scheme=scheme, host=found["host"], path=found["path"], for_windows=bool(found["windows"])
+    )
+
+
+def _parse_local(url: str) -> LocalLocation:
+    path = url.removeprefix(f"{LOCAL_SCHEME}://")
+    _refuse_credentials(path.partition("/")[0])
+    if not path.startswith("/"):
+        raise ValueError(f"must be like file:///home/me/data/, without a host (is {url!r})")
+    _refuse_climbing(path, url)
+    return LocalLocation(path=path)
+
+
+def _refuse_credentials(host: str) -> None:
+    """Not even shown: whoever wrote them there did not want them read."""
+    if "@" in host:
+        raise ValueError(
+            "must not hold credentials; store them once (windlass secret put) and name them with 'storage'"
+        )
+
+
+def _refuse_climbing(path: str, url: str) -> None:
+    if any(part in (".", "..") for part in path.split("/")):
+        raise ValueError(f"must not contain '.' or '..' as a path part (is {url!r})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
