@@ -36,6 +36,7 @@ METHODS: dict[str, Access] = {
     _AGENTS + "Heartbeat": Access.NODE,
     _AGENTS + "AppendLog": Access.NODE,
     _AGENTS + "Release": Access.NODE,
+    _AGENTS + "CommitOutputs": Access.NODE,
     _AGENTS + "Leave": Access.NODE,
     _JOBS + "SubmitJob": Access.USER,
     _JOBS + "GetJob": Access.USER,

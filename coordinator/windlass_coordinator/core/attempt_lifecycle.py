@@ -66,8 +66,8 @@ def _judge_live(state: AttemptState, what: Happening) -> Judgement:
             return _progress(state, AttemptState.RUNNING)
         case Exited():
             return _judge_exit(state, what)
-        case Finalized():
-            return _judge_finalized(state)
+        case Finalized(note=note):
+            return _judge_finalized(state, note)
         case FinalizeFailed(reason=reason):
             return _failed(state, FailureKind.OUTPUT, reason)
         case PrepareFailed(kind=kind, reason=reason):
@@ -113,11 +113,11 @@ def _failure_of(what: Exited) -> FailureKind | None:
     return FailureKind.USER_EXIT if what.signal is None else FailureKind.USER_SIGNAL
 
 
-def _judge_finalized(state: AttemptState) -> Judgement:
+def _judge_finalized(state: AttemptState, note: str) -> Judgement:
     if state is AttemptState.STOPPING:
         return _ACCEPT[AttemptState.STOPPED]
     if state is AttemptState.FINALIZING:
-        return _ACCEPT[AttemptState.SUCCEEDED]
+        return Judgement(verdict=EventVerdict.ACCEPTED, state=AttemptState.SUCCEEDED, reason=note)
     # Without an exit record there is no success (invariant I7), and nothing more of it will come.
     return Judgement(
         verdict=EventVerdict.ACCEPTED,

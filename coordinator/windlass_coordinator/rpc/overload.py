@@ -141,6 +141,7 @@ class Overload:
             _AGENTS + "Report": agent,
             _AGENTS + "Heartbeat": agent,
             _AGENTS + "Release": agent,
+            _AGENTS + "CommitOutputs": agent,
             _AGENTS + "Leave": agent,
             _AGENTS + "AppendLog": (Lane.LOG, (self.log_streams,)),
             _JOBS + "SubmitJob": change,

@@ -168,8 +168,8 @@ def _event_to_wire(event: events.AttemptEvent) -> wire.AttemptEvent:
             message.preparing.SetInParent()
         case events.PrepareFailed(kind=kind, reason=reason):
             message.prepare_failed.CopyFrom(wire.PrepareFailed(kind=kind, reason=reason))
-        case events.Finalized():
-            message.finalized.SetInParent()
+        case events.Finalized(note=note):
+            message.finalized.CopyFrom(wire.Finalized(note=note))
         case events.FinalizeFailed(reason=reason):
             message.finalize_failed.CopyFrom(wire.FinalizeFailed(reason=reason))
         case events.StoppedEarly():
@@ -191,7 +191,8 @@ def _happening_from_wire(message: wire.AttemptEvent) -> events.Happening:
             failed = message.prepare_failed
             return events.PrepareFailed(kind=_failure(failed.kind), reason=failed.reason)
         case "finalized":
-            return _FINALIZED
+            note = message.finalized.note
+            return events.Finalized(note=note) if note else _FINALIZED
         case "finalize_failed":
             return events.FinalizeFailed(reason=message.finalize_failed.reason)
         case "stopped":

@@ -57,6 +57,9 @@ class Exited:
 class Finalized:
     """The outputs are where they should be."""
 
+    note: str = ""
+    """What is worth knowing and no failure, such as a log file that was not there."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalizeFailed:

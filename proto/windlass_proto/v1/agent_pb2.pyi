@@ -314,8 +314,10 @@ class Exited(_message.Message):
     def __init__(self, code: _Optional[int] = ..., signal: _Optional[int] = ..., kind: _Optional[str] = ..., reason: _Optional[str] = ..., ran_for_us: _Optional[int] = ..., user_cpu_us: _Optional[int] = ..., system_cpu_us: _Optional[int] = ..., peak_memory_bytes: _Optional[int] = ..., stdout_end: _Optional[int] = ..., stderr_end: _Optional[int] = ..., finalizing: _Optional[bool] = ..., stopped: _Optional[bool] = ..., leftover_processes: _Optional[int] = ...) -> None: ...
 
 class Finalized(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("note",)
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    note: str
+    def __init__(self, note: _Optional[str] = ...) -> None: ...
 
 class FinalizeFailed(_message.Message):
     __slots__ = ("reason",)
@@ -448,26 +450,32 @@ class OpenedSecret(_message.Message):
     def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[_secrets_pb2.SecretKind, str]] = ..., document: _Optional[bytes] = ...) -> None: ...
 
 class CommitOutputsRequest(_message.Message):
-    __slots__ = ("session", "ref", "manifest_digest", "files", "bytes")
+    __slots__ = ("session", "ref", "manifest_digest", "files", "bytes", "of_failed_command")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     REF_FIELD_NUMBER: _ClassVar[int]
     MANIFEST_DIGEST_FIELD_NUMBER: _ClassVar[int]
     FILES_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
+    OF_FAILED_COMMAND_FIELD_NUMBER: _ClassVar[int]
     session: SessionRef
     ref: AttemptRef
     manifest_digest: str
     files: int
     bytes: int
-    def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ..., ref: _Optional[_Union[AttemptRef, _Mapping]] = ..., manifest_digest: _Optional[str] = ..., files: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+    of_failed_command: bool
+    def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ..., ref: _Optional[_Union[AttemptRef, _Mapping]] = ..., manifest_digest: _Optional[str] = ..., files: _Optional[int] = ..., bytes: _Optional[int] = ..., of_failed_command: _Optional[bool] = ...) -> None: ...
 
 class CommitOutputsReply(_message.Message):
-    __slots__ = ("granted", "reason")
+    __slots__ = ("granted", "reason", "not_yet", "supersedes")
     GRANTED_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    NOT_YET_FIELD_NUMBER: _ClassVar[int]
+    SUPERSEDES_FIELD_NUMBER: _ClassVar[int]
     granted: bool
     reason: str
-    def __init__(self, granted: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    not_yet: bool
+    supersedes: bool
+    def __init__(self, granted: _Optional[bool] = ..., reason: _Optional[str] = ..., not_yet: _Optional[bool] = ..., supersedes: _Optional[bool] = ...) -> None: ...
 
 class ReleaseRequest(_message.Message):
     __slots__ = ("session", "refs")

@@ -69,6 +69,11 @@ class AgentServiceStub:
                 request_serializer=windlass__proto_dot_v1_dot_agent__pb2.ReleaseRequest.SerializeToString,
                 response_deserializer=windlass__proto_dot_v1_dot_agent__pb2.ReleaseReply.FromString,
                 _registered_method=True)
+        self.CommitOutputs = channel.unary_unary(
+                '/windlass.v1.AgentService/CommitOutputs',
+                request_serializer=windlass__proto_dot_v1_dot_agent__pb2.CommitOutputsRequest.SerializeToString,
+                response_deserializer=windlass__proto_dot_v1_dot_agent__pb2.CommitOutputsReply.FromString,
+                _registered_method=True)
         self.Leave = channel.unary_unary(
                 '/windlass.v1.AgentService/Leave',
                 request_serializer=windlass__proto_dot_v1_dot_agent__pb2.LeaveRequest.SerializeToString,
@@ -126,6 +131,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CommitOutputs(self, request, context):
+        """May the attempt publish what it has staged? Asked before the first object gets its final name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Leave(self, request, context):
         """The agent stops for good; it must hold nothing any more.
         """
@@ -170,6 +182,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.Release,
                     request_deserializer=windlass__proto_dot_v1_dot_agent__pb2.ReleaseRequest.FromString,
                     response_serializer=windlass__proto_dot_v1_dot_agent__pb2.ReleaseReply.SerializeToString,
+            ),
+            'CommitOutputs': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitOutputs,
+                    request_deserializer=windlass__proto_dot_v1_dot_agent__pb2.CommitOutputsRequest.FromString,
+                    response_serializer=windlass__proto_dot_v1_dot_agent__pb2.CommitOutputsReply.SerializeToString,
             ),
             'Leave': grpc.unary_unary_rpc_method_handler(
                     servicer.Leave,
@@ -366,6 +383,33 @@ class AgentService:
             '/windlass.v1.AgentService/Release',
             windlass__proto_dot_v1_dot_agent__pb2.ReleaseRequest.SerializeToString,
             windlass__proto_dot_v1_dot_agent__pb2.ReleaseReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitOutputs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/windlass.v1.AgentService/CommitOutputs',
+            windlass__proto_dot_v1_dot_agent__pb2.CommitOutputsRequest.SerializeToString,
+            windlass__proto_dot_v1_dot_agent__pb2.CommitOutputsReply.FromString,
             options,
             channel_credentials,
             insecure,

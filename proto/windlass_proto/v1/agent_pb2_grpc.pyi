@@ -48,6 +48,8 @@ class AgentServiceStub:
     """
     Release: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ReleaseRequest, _agent_pb2.ReleaseReply]
     """Gives back assignments that were never started."""
+    CommitOutputs: _grpc.UnaryUnaryMultiCallable[_agent_pb2.CommitOutputsRequest, _agent_pb2.CommitOutputsReply]
+    """May the attempt publish what it has staged? Asked before the first object gets its final name."""
     Leave: _grpc.UnaryUnaryMultiCallable[_agent_pb2.LeaveRequest, _agent_pb2.LeaveReply]
     """The agent stops for good; it must hold nothing any more."""
 
@@ -67,6 +69,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """
     Release: _aio.UnaryUnaryMultiCallable[_agent_pb2.ReleaseRequest, _agent_pb2.ReleaseReply]  # type: ignore[assignment]
     """Gives back assignments that were never started."""
+    CommitOutputs: _aio.UnaryUnaryMultiCallable[_agent_pb2.CommitOutputsRequest, _agent_pb2.CommitOutputsReply]  # type: ignore[assignment]
+    """May the attempt publish what it has staged? Asked before the first object gets its final name."""
     Leave: _aio.UnaryUnaryMultiCallable[_agent_pb2.LeaveRequest, _agent_pb2.LeaveReply]  # type: ignore[assignment]
     """The agent stops for good; it must hold nothing any more."""
 
@@ -125,6 +129,14 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.ReleaseReply, _abc.Awaitable[_agent_pb2.ReleaseReply]]:
         """Gives back assignments that were never started."""
+
+    @_abc_1.abstractmethod
+    def CommitOutputs(
+        self,
+        request: _agent_pb2.CommitOutputsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.CommitOutputsReply, _abc.Awaitable[_agent_pb2.CommitOutputsReply]]:
+        """May the attempt publish what it has staged? Asked before the first object gets its final name."""
 
     @_abc_1.abstractmethod
     def Leave(
