@@ -1,6 +1,7 @@
 """What agents call: messages become values, a verb runs, its outcome becomes a message."""
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -8,10 +9,12 @@ from datetime import UTC, datetime
 from functools import partial
 
 from windlass_coordinator.auth.tokens import RANDOM_BYTES, TokenKind, has_digest, new_token, parse_token
+from windlass_coordinator.core.publishing import Publication
 from windlass_coordinator.core.records import Claimed, ClusterKey, LogFacts, NodeView
 from windlass_coordinator.engine.fleet import Fleet
 from windlass_coordinator.engine.nodes import attempts_to_audit, attempts_to_end, note_trouble, settle_missing
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
+from windlass_coordinator.engine.publish_outputs import Commit, commit_outputs
 from windlass_coordinator.engine.report import report
 from windlass_coordinator.engine.revoke import release
 from windlass_coordinator.engine.session import NewNode, OpenRequest, current_node, join, leave, open_session
@@ -50,6 +53,7 @@ _NODES_NOTED = 50_000
 
 _LONGEST_FACT = 1024
 _LARGEST_MACHINE = 1 << 60
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _NEVER_WANTED = (EventVerdict.SUPERSEDED, EventVerdict.UNKNOWN, EventVerdict.CONFLICT)
 
@@ -287,6 +291,26 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         reach("coord.release.after_commit")
         return wire.ReleaseReply(released=released)
 
+    async def CommitOutputs(
+        self, request: wire.CommitOutputsRequest, context: Context
+    ) -> wire.CommitOutputsReply:
+        session, node_key = _session(request.session)
+        wanted, of_failed_command = _publication(request), request.of_failed_command
+
+        def verb(tx: Transaction) -> Commit:
+            node = current_node(tx, node_key, session)
+            return commit_outputs(tx, node, wanted, of_failed_command=of_failed_command)
+
+        commit = await self._store.run(verb)
+        reach("coord.outputs.after_commit")
+        verdict = commit.verdict
+        return wire.CommitOutputsReply(
+            granted=verdict.granted,
+            reason=verdict.reason,
+            not_yet=verdict.not_yet,
+            supersedes=commit.supersedes,
+        )
+
     async def Leave(self, request: wire.LeaveRequest, context: Context) -> wire.LeaveReply:
         session, node_key = _session(request.session)
         findings = Findings()
@@ -333,6 +357,22 @@ def _facts(message: wire.NodeFacts) -> NodeFacts:
         check_between(findings, f"facts.{name}", getattr(message, name), low=0, high=_LARGEST_MACHINE)
     findings.raise_if_any()
     return convert.node_facts_from_wire(message)
+
+
+def _publication(request: wire.CommitOutputsRequest) -> Publication:
+    """Raises InvalidRequest for what cannot be kept."""
+    findings = Findings()
+    if not _SHA256.fullmatch(request.manifest_digest):
+        findings.add("manifest_digest", "must be a SHA-256 in hex: 64 digits")
+    for name in ("files", "bytes"):
+        check_between(findings, name, getattr(request, name), low=0, high=_LARGEST_MACHINE)
+    findings.raise_if_any()
+    return Publication(
+        ref=convert.attempt_ref_from_wire(request.ref),
+        manifest_digest=request.manifest_digest,
+        files=request.files,
+        size_bytes=request.bytes,
+    )
 
 
 def _trouble(pressure: wire.Pressure) -> str:

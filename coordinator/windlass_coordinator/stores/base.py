@@ -28,6 +28,7 @@ from windlass_coordinator.core.records import (
     TaskView,
     Wakes,
 )
+from windlass_coordinator.stores.publishing import PublishRecords
 from windlass_coordinator.stores.restoring import RestoreRecords
 from windlass_coordinator.stores.retention import RetentionRecords
 from windlass_proto.errors import Unavailable
@@ -386,7 +387,14 @@ class RoleRecords(Protocol):
 
 
 class Transaction(
-    WorkRecords, JobRecords, NodeRecords, RoleRecords, RestoreRecords, RetentionRecords, Protocol
+    WorkRecords,
+    JobRecords,
+    NodeRecords,
+    RoleRecords,
+    PublishRecords,
+    RestoreRecords,
+    RetentionRecords,
+    Protocol,
 ):
     """Everything a verb may do, and whom to tell when it is committed."""
 

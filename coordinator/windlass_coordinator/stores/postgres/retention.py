@@ -25,6 +25,8 @@ _IN_PORTIONS = (
           WHERE a.task_key IN ({_TASKS_OF_JOB}) LIMIT $2)""",
     f"""DELETE FROM ready_again WHERE (task_key, idx) IN (
           SELECT r.task_key, r.idx FROM ready_again r WHERE r.task_key IN ({_TASKS_OF_JOB}) LIMIT $2)""",
+    f"""DELETE FROM published WHERE (task_key, idx) IN (
+          SELECT p.task_key, p.idx FROM published p WHERE p.task_key IN ({_TASKS_OF_JOB}) LIMIT $2)""",
     f"""DELETE FROM instances WHERE (task_key, idx) IN (
           SELECT i.task_key, i.idx FROM instances i WHERE i.task_key IN ({_TASKS_OF_JOB}) LIMIT $2)""",
     f"""DELETE FROM edges WHERE (parent_key, child_key) IN (

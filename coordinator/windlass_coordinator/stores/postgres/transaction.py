@@ -12,6 +12,7 @@ from windlass_coordinator.stores.postgres.due import PostgresDue
 from windlass_coordinator.stores.postgres.jobs import PostgresJobs
 from windlass_coordinator.stores.postgres.logs import PostgresLogs
 from windlass_coordinator.stores.postgres.nodes import PostgresNodes
+from windlass_coordinator.stores.postgres.publishing import PostgresPublishing
 from windlass_coordinator.stores.postgres.reports import PostgresReports
 from windlass_coordinator.stores.postgres.restoring import PostgresRestoring
 from windlass_coordinator.stores.postgres.retention import PostgresRetention
@@ -29,6 +30,7 @@ class PostgresTransaction(
     PostgresNodes,
     PostgresCredentials,
     PostgresRoles,
+    PostgresPublishing,
     PostgresRetention,
     PostgresRestoring,
 ):

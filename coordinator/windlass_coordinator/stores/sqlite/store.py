@@ -40,6 +40,7 @@ from windlass_coordinator.stores.sqlite.nodes import SqliteNodes
 from windlass_coordinator.stores.sqlite.orders import Order, OrderQueue, Reply
 from windlass_coordinator.stores.sqlite.queries import SqliteQueries
 from windlass_coordinator.stores.sqlite.reports import SqliteReports
+from windlass_coordinator.stores.sqlite.publishing import SqlitePublishing
 from windlass_coordinator.stores.sqlite.restoring import SqliteRestoring
 from windlass_coordinator.stores.sqlite.retention import SqliteRetention
 from windlass_coordinator.stores.sqlite.roles import SqliteRoles
@@ -75,6 +76,7 @@ class SqliteTransaction(
     SqliteSteering,
     SqliteNodes,
     SqliteRoles,
+    SqlitePublishing,
     SqliteRestoring,
     SqliteRetention,
 ):
