@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from tests.support.stored_records import (
+    FACTS,
     NOW,
     SOMEBODY_ELSE,
     a_cluster,
@@ -52,7 +53,7 @@ def test_an_instance_comes_into_being_when_it_is_claimed(store: Store) -> None:
 
     assert [(ref.index, ref.attempt) for ref in refs] == [(index, 1) for index in range(100)]
     assert store.run_now(lambda tx: len(tx.held_attempts(node))) == 100
-    (task,) = store.run_now(lambda tx: list(tx.claimable(the(tx.node_view(node)), limit=1)))
+    (task,) = store.run_now(lambda tx: list(tx.claimable(the(tx.node_view(node)), limit=1, gpus=0)))
     assert (task.next_index, task.ready_again, task.instance_count) == (100, 0, 1_000_000)
 
 
@@ -80,10 +81,10 @@ def test_what_can_be_claimed_comes_by_priority_then_age(store: Store) -> None:
     keys = [a_job(store, cluster, name=name, priority=p) for name, p in [("a", 0), ("b", 5), ("c", 5)]]
     store.run_now(lambda tx: tx.set_priority(keys[0], -3))
 
-    claimable = store.run_now(lambda tx: list(tx.claimable(the(tx.node_view(node)), limit=10)))
+    claimable = store.run_now(lambda tx: list(tx.claimable(the(tx.node_view(node)), limit=10, gpus=0)))
 
     assert [task.job_id for task in claimable] == ["id-of-b", "id-of-c", "id-of-a"]
-    assert store.run_now(lambda tx: len(list(tx.claimable(the(tx.node_view(node)), limit=2)))) == 2
+    assert store.run_now(lambda tx: len(list(tx.claimable(the(tx.node_view(node)), limit=2, gpus=0)))) == 2
 
 
 def test_what_does_not_fit_a_node_or_is_not_of_its_cluster_cannot_be_claimed(store: Store) -> None:
@@ -95,9 +96,46 @@ def test_what_does_not_fit_a_node_or_is_not_of_its_cluster_cannot_be_claimed(sto
         store, cluster, a_task("fits", resources=Resources(slots=4, cpu=4, memory_bytes=1 << 30)), name="fits"
     )
 
-    claimable = store.run_now(lambda tx: list(tx.claimable(the(tx.node_view(node)), limit=10)))
+    claimable = store.run_now(lambda tx: list(tx.claimable(the(tx.node_view(node)), limit=10, gpus=0)))
 
     assert [task.name for task in claimable] == ["fits"]
+
+
+def test_what_needs_more_gpus_than_are_left_cannot_be_claimed(store: Store) -> None:
+    node = a_node(store, cluster := a_cluster(store))
+    a_job(store, cluster, *(a_task(f"{n}", resources=Resources(gpus=n)) for n in (3, 2, 1, 0)))
+
+    def claimable(gpus: int) -> list[tuple[str, int]]:
+        found = store.run_now(lambda tx: list(tx.claimable(the(tx.node_view(node)), limit=10, gpus=gpus)))
+        return [(task.name, task.gpus) for task in found]
+
+    assert claimable(2) == [("2", 2), ("1", 1), ("0", 0)]
+    assert claimable(0) == [("0", 0)]
+
+
+def test_gpus_are_in_use_from_the_lease_of_an_attempt_to_its_end(store: Store) -> None:
+    node = a_node(store, cluster := a_cluster(store))
+    a_job(store, cluster, a_task(instances=2, resources=Resources(gpus=1)), a_task("without", instances=2))
+
+    def in_use() -> int:
+        return store.run_now(lambda tx: tx.gpus_in_use(node))
+
+    assert in_use() == 0
+    refs = store.run_now(lambda tx: claim(tx, node, want=2))
+    assert in_use() == 2
+    store.run_now(lambda tx: tx.progress_attempts([(refs[0], AttemptState.RUNNING)], now=NOW))
+    assert in_use() == 2
+    store.run_now(lambda tx: tx.end_attempts([AttemptEnd(ref=refs[0], state=AttemptState.LOST)], now=NOW))
+    assert in_use() == 1
+
+
+async def test_the_gpus_of_a_node_are_what_its_last_session_said(store: Store) -> None:
+    node = a_node(store, a_cluster(store))
+    assert store.run_now(lambda tx: the(tx.node_view(node)).capacity) == FACTS.capacity
+    (listed,) = await store.read(
+        lambda q: q.list_nodes(DEFAULT_TENANT, cluster="", include_gone=False, node_id="")
+    )
+    assert listed.gpus == FACTS.gpus
 
 
 def test_a_poll_finds_what_it_has_leased_in_its_epoch(store: Store) -> None:

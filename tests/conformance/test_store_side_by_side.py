@@ -30,6 +30,7 @@ from windlass_proto.errors import Conflict, Denied, NotFound
 from windlass_proto.model.events import AttemptEvent, Exited, Started
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import DEFAULT_TENANT, AttemptRef, Fence, JobId, NodeId, NodeKey
+from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import JobSpec
 
 POLICY = RetryPolicy(base=timedelta(milliseconds=1), ceiling=timedelta(milliseconds=5), infra_limit=1000)
@@ -84,7 +85,15 @@ class Crowd:
     def submits(self, chance: random.Random, store: Store) -> None:
         time.sleep(0.05 * chance.random())
         width = chance.randint(1, 4)
-        tasks = [a_task(f"t{n}", instances=chance.randint(1, 30), max_retries=1) for n in range(width)]
+        tasks = [
+            a_task(
+                f"t{n}",
+                instances=chance.randint(1, 30),
+                max_retries=1,
+                resources=Resources(gpus=chance.choice((0, 0, 1, 2))),
+            )
+            for n in range(width)
+        ]
         tasks.append(a_task("last", after=tuple(f"t{n}" for n in range(width))))
         chance.shuffle(tasks)
         request = Submission(

@@ -55,7 +55,6 @@ from windlass_proto.errors import Denied, SessionLost, Unavailable, WindlassErro
 from windlass_proto.model.assignments import SessionRef
 from windlass_proto.model.events import AttemptEvent, Happening
 from windlass_proto.model.ids import AttemptRef, NodeKey
-from windlass_proto.model.resources import NodeCapacity
 from windlass_proto.model.verdicts import InventoryVerdict
 
 if TYPE_CHECKING:
@@ -163,9 +162,8 @@ class Agent(Process):
         disk = self.node.disk
         templates = TaskTemplates(_VARIABLES, kill_grace=timedelta(seconds=KILL_GRACE_S))
         executors: list[SimulatedSlot] = []
-        facts = self.node.facts
         queue = StartQueue(
-            NodeCapacity(cpu=facts.cpu, memory_bytes=facts.memory_bytes, slots=facts.slots),
+            self.node.facts.capacity,
             QueueSettings(
                 prefetch=PrefetchLimits(ahead=timedelta(seconds=0.3)),
                 hand_over=HandOverLimits(ahead=timedelta(seconds=0.25)),

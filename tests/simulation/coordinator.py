@@ -262,9 +262,7 @@ class Coordinator(Process):
         def answer(outcome: Any) -> Opened:
             node, opened = outcome
             self.world.note("opened", node.name, opened.epoch, request.last_nonce, "->", opened.nonce)
-            facts = request.facts
-            capacity = NodeCapacity(cpu=facts.cpu, memory_bytes=facts.memory_bytes, slots=facts.slots)
-            self._places[request.node_key] = (node.cluster_key, capacity)
+            self._places[request.node_key] = (node.cluster_key, request.facts.capacity)
             self._told_stops.pop(request.node_key, None)
             self.fleet.hear(request.node_key)
             return Opened(

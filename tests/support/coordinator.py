@@ -95,7 +95,7 @@ def holds(ref: AttemptRef, *, has_exit: bool = False) -> InventoryItem:
 
 
 def node_facts(
-    *, name: str = "node", slots: int = 1, cpu: float = 1, memory_bytes: int = 1 << 30
+    *, name: str = "node", slots: int = 1, cpu: float = 1, memory_bytes: int = 1 << 30, gpus: int = 0
 ) -> NodeFacts:
     return NodeFacts(
         name=name,
@@ -104,6 +104,7 @@ def node_facts(
         memory_bytes=memory_bytes,
         agent_version="1",
         os="Linux",
+        gpus=gpus,
         containment="none",
     )
 

@@ -79,6 +79,7 @@ class InvariantWatch:
         now = _see(rows)
         self._note_restarts(now)
         _check_counters(now)
+        _check_gpus(rows)
         _check_jobs(now)
         _check_graph(now)
         for key, instance in now.instances.items():
@@ -176,6 +177,18 @@ def _check_counters(now: _Sight) -> None:
             n["STOPPED"],
         )
         assert task.counters == counted, f"I21: task {key} says {task.counters}, its rows {counted}"
+def _check_gpus(rows: Rows) -> None:
+    """Of what else a node has, the node itself decides (decision 0003)."""
+    used: Counter[int] = Counter()
+    for node_key, gpus in rows(
+        "SELECT a.node_key, t.gpus FROM attempts a JOIN tasks t ON t.task_key = a.task_key "
+        "WHERE a.ended_at IS NULL AND t.gpus > 0"
+    ):
+        used[node_key] += gpus
+    for node_key, gpus in rows("SELECT node_key, gpus FROM nodes"):
+        assert used[node_key] <= gpus, f"I14: {used[node_key]} of {gpus} GPUs of node {node_key} are given"
+
+
         assert task.next_index == n.total(), f"I21: task {key} has {n.total()} records: {task}"
         has_work = task.state in ("READY", "RUNNING") and (task.next_index < task.count or n["READY"] > 0)
         assert bool(task.has_work) == has_work, f"L8: task {key} {task}"

@@ -32,7 +32,14 @@ from windlass_proto.model.status import NodeFacts
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 SOMEBODY_ELSE = TenantId("somebody-else")
 FACTS = NodeFacts(
-    name="node", slots=4, cpu=4, memory_bytes=1 << 30, agent_version="1", os="Linux", containment="none"
+    name="node",
+    slots=4,
+    cpu=4,
+    memory_bytes=1 << 30,
+    gpus=2,
+    agent_version="1",
+    os="Linux",
+    containment="none",
 )
 
 # More than any test here has to claim: a store may leave out tasks that come after enough work.
@@ -93,7 +100,7 @@ def claim(tx: Transaction, node_key: NodeKey, *, want: int = 1, poll_seq: int = 
     """Up to `want` of each task; fresh instances only where there are no others."""
     node = the(tx.node_view(node_key))
     taken = []
-    for task in list(tx.claimable(node, limit=_PLENTY)):
+    for task in list(tx.claimable(node, limit=_PLENTY, gpus=node.capacity.gpus)):
         fresh = min(want, task.instance_count - task.next_index)
         again = min(want, task.ready_again)
         taken.append((task, again, fresh if not again else 0))

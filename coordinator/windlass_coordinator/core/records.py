@@ -69,6 +69,8 @@ class ClaimableTask:
     instance_count: int
     next_index: int
     ready_again: int
+    gpus: int
+    """Of each instance."""
     spec: bytes
     cluster: ClusterName
     job_is_waiting: bool

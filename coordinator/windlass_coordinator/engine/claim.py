@@ -23,7 +23,7 @@ def claim(tx: Transaction, node: NodeView, *, want: int, poll_seq: int, now: dat
     left = want
     avoiding: dict[TaskKey, int] = {}
     for _ in range(_LOOKS):
-        taken = _choose(tx, node, left, avoiding)
+        taken, is_cut_short = _choose(tx, node, left, avoiding, free_gpus=_free_gpus(tx, node))
         got = tx.claim(node, taken, poll_seq=poll_seq, now=now) if taken else []
         claimed += got
         count = Counter({c.task.task_key: len(c.index) for c in got})
@@ -33,7 +33,7 @@ def claim(tx: Transaction, node: NodeView, *, want: int, poll_seq: int, now: dat
         short = {
             task.task_key: task.ready_again for task, *wanted in taken if count[task.task_key] < sum(wanted)
         }
-        if short.keys() <= avoiding.keys():
+        if short.keys() <= avoiding.keys() and not (is_cut_short and got):
             break
         avoiding |= short
     if not claimed:
@@ -43,20 +43,37 @@ def claim(tx: Transaction, node: NodeView, *, want: int, poll_seq: int, now: dat
     return claimed
 
 
+def _free_gpus(tx: Transaction, node: NodeView) -> int:
+    """Reserved by what it was given, not by what has started as slots are: nobody prefetches for a GPU."""
+    if not node.capacity.gpus:
+        return 0
+    return max(0, node.capacity.gpus - tx.gpus_in_use(node.node_key))
+
+
 def _choose(
-    tx: Transaction, node: NodeView, want: int, avoiding: Mapping[TaskKey, int]
-) -> list[tuple[ClaimableTask, int, int]]:
-    """Tasks in their order, each with how many retries and how many new instances of it."""
-    taken = []
-    for task in tx.claimable(node, limit=want + sum(avoiding.values())):
-        again = 0 if task.task_key in avoiding else min(want, task.ready_again)
-        fresh = min(want - again, task.instance_count - task.next_index)
+    tx: Transaction, node: NodeView, want: int, avoiding: Mapping[TaskKey, int], *, free_gpus: int
+) -> tuple[list[tuple[ClaimableTask, int, int]], bool]:
+    """Tasks in their order, each with how many retries and how many new instances of it; and whether some
+    got less as the GPUs ran out, so that what comes behind them may not have been seen."""
+    taken, is_cut_short = [], False
+    for task in tx.claimable(node, limit=want + sum(avoiding.values()), gpus=free_gpus):
+        most = min(want, free_gpus // task.gpus) if task.gpus else want
+        again = 0 if task.task_key in avoiding else min(most, task.ready_again)
+        fresh = min(most - again, task.instance_count - task.next_index)
         if again or fresh:
             taken.append((task, again, fresh))
+        is_cut_short = is_cut_short or most < want
         want -= again + fresh
+        free_gpus -= task.gpus * (again + fresh)
         if not want:
             break
-    return taken
+    return taken, is_cut_short
+
+
+def look_again(tx: Transaction, node: NodeView) -> None:
+    """Attempts of the node have ended: its poll may be parked since before their GPUs were free."""
+    if node.capacity.gpus:
+        tx.wakes.nodes.add(node.node_key)
 
 
 def _tell(tx: Transaction, node: NodeView, claimed: list[Claimed], *, now: datetime) -> None:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from windlass_coordinator.core.node_lifecycle import Revocation, decide_missing
 from windlass_coordinator.core.records import Fact, JobKey, NodeView
+from windlass_coordinator.engine.claim import look_again
 from windlass_coordinator.engine.revoke import ref_of, revoke
 from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.stores.base import Transaction
@@ -145,6 +146,7 @@ def settle_missing(
     held = {ref_of(attempt): attempt for attempt in tx.held_attempts(node.node_key)}
     gone = [held[ref] for ref in dict.fromkeys(missing) if ref in held]
     revoke(tx, [(attempt, decide_missing(attempt)) for attempt in gone], rules=rules, now=now)
+    look_again(tx, node)
 
 
 def find_node(tx: Transaction, tenant: TenantId, node_id: NodeId) -> NodeView:

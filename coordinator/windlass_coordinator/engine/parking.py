@@ -105,6 +105,23 @@ class ParkedPolls:
     def drain(self) -> list[ParkedPoll]:
         """Takes all of them, and lets no more in; for going down."""
         with self._lock:
+        return is_known
+
+    def _is_in_vain(self, poll: ParkedPoll) -> bool:
+        looks = self._looks
+        if looks is None or not looks.is_quiet(poll.node_key, epoch=poll.epoch, nonce=poll.nonce):
+            return False
+        return poll.want == 0 or looks.has_no_work(poll.node_key, poll.cluster_key, poll.capacity)
+
+    def is_quiet(self, node_key: NodeKey, session: SessionRef, *, reason: str) -> bool:
+        """Whether it is known that a heartbeat of this session, which gives this reason for taking no work,
+        would change nothing and be told nothing."""
+        return self._looks is not None and self._looks.is_quiet_with(node_key, session, reason=reason)
+
+    def forget_changed(self, wakes: Wakes) -> None:
+        """After a commit, also when nothing was handed out in it."""
+        if self._looks is not None:
+            self._looks.forget(nodes=wakes.changed_nodes)
             self._is_drained = True
             polls = list(self._by_node.values())
             self._by_node.clear()
@@ -147,9 +164,10 @@ class ParkedPolls:
             polls = list(self._hungry.get(cluster_key, {}).values())
         # What two machines of one size do not find, no other of that size finds. One alone tells nothing:
         # an instance may avoid the machine that it was lost on, but only that one.
-        without_luck: Counter[NodeCapacity] = Counter()
+        without_luck: Counter[tuple[NodeCapacity, int]] = Counter()
         for poll in polls:
-            if without_luck[poll.capacity] == _TELL_FOR_ALL:
+            size = (poll.capacity, tx.gpus_in_use(poll.node_key) if poll.capacity.gpus else 0)
+            if without_luck[size] == _TELL_FOR_ALL:
                 continue
             node = tx.node_view(poll.node_key)
             if node is None or node.epoch != poll.epoch or node.state is not NodeState.READY:
@@ -158,7 +176,7 @@ class ParkedPolls:
             if claimed:
                 self._deliver(poll, PollAnswer(claimed=claimed), deliveries)
             if sum(len(c.index) for c in claimed) < poll.want:
-                without_luck[poll.capacity] += 1  # it could have taken more
+                without_luck[size] += 1  # it could have taken more
                 if len(without_luck) >= _SIZES_ASKED:
                     return
 

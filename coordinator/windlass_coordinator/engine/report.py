@@ -6,6 +6,7 @@ from datetime import datetime
 
 from windlass_coordinator.core.attempt_lifecycle import UNASKED_STOP, Judgement, judge
 from windlass_coordinator.core.records import AttemptView, Fact, NodeView
+from windlass_coordinator.engine.claim import look_again
 from windlass_coordinator.engine.nodes import DRAINED, is_drain_over, note_prepare_failures
 from windlass_coordinator.engine.settle import Ending, Rules, conclude
 from windlass_coordinator.stores.base import AttemptEnd, Transaction
@@ -52,6 +53,8 @@ def report(
     if finalizing:
         tx.record_exits(finalizing, now=now)
     conclude(tx, endings, rules=rules, now=now)
+    if endings:
+        look_again(tx, node)
     _judge_node(tx, node, events, endings, rules=rules, now=now)
     _audit_conflicts(tx, node, events, verdicts, now=now)
     failpoints.reach("coord.report.before_commit")

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from windlass_coordinator.core.node_lifecycle import Revocation
 from windlass_coordinator.core.records import HeldAttempt, NodeView
+from windlass_coordinator.engine.claim import look_again
 from windlass_coordinator.engine.settle import Ending, Rules, conclude
 from windlass_coordinator.stores.base import AttemptEnd, Transaction
 from windlass_proto import failpoints
@@ -41,6 +42,7 @@ def release(
     given_back = [held[ref] for ref in dict.fromkeys(refs) if ref in held and held[ref].state in unstarted]
     back = Revocation(state=AttemptState.RELEASED, failure=None, reason="given back by its node")
     revoke(tx, [(attempt, back) for attempt in given_back], rules=rules, now=now)
+    look_again(tx, node)
     failpoints.reach("coord.release.before_commit")
     released = {ref_of(attempt) for attempt in given_back}
     return [ref in released for ref in refs]

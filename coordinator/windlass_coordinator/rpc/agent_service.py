@@ -138,10 +138,8 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
 
         node, reply = await self._store.run(verb)
         reach("coord.session.after_commit")
-        facts = opening.facts
-        capacity = NodeCapacity(cpu=facts.cpu, memory_bytes=facts.memory_bytes, slots=facts.slots)
         note = self._notes.of(node_key)
-        note.place, note.told_stops = (node.cluster_key, capacity), frozenset()
+        note.place, note.told_stops = (node.cluster_key, opening.facts.capacity), frozenset()
         self._fleet.hear(node_key)
         reply.timing.CopyFrom(convert.timing_to_wire(self._fleet.timing()))
         return reply
@@ -353,7 +351,7 @@ def _facts(message: wire.NodeFacts) -> NodeFacts:
     findings = Findings()
     for name in ("name", "agent_version", "os", "containment"):
         check_text(findings, f"facts.{name}", getattr(message, name), longest_bytes=_LONGEST_FACT)
-    for name in ("cpu", "memory_bytes", "slots"):
+    for name in ("cpu", "memory_bytes", "slots", "gpus"):
         check_between(findings, f"facts.{name}", getattr(message, name), low=0, high=_LARGEST_MACHINE)
     findings.raise_if_any()
     return convert.node_facts_from_wire(message)

@@ -119,9 +119,13 @@ class NewJob:
 class WorkRecords(Protocol):
     """The hot part: claims and reports."""
 
-    def claimable(self, node: NodeView, *, limit: int) -> Iterable[ClaimableTask]:
-        """Tasks of its cluster with work that the node could run, highest priority and oldest first: at most
-        `limit`, and perhaps none behind those that have `limit` instances to claim together."""
+    def gpus_in_use(self, node_key: NodeKey) -> int:
+        """By the live attempts of the node."""
+
+    def claimable(self, node: NodeView, *, limit: int, gpus: int) -> Iterable[ClaimableTask]:
+        """Tasks of its cluster with work that the node could run if it were idle but for its GPUs, of which
+        it has so many left; highest priority and oldest first: at most `limit`, and perhaps none behind those
+        that have `limit` instances to claim together."""
 
     def claim(
         self,

@@ -221,6 +221,7 @@ def node_status_to_wire(node: model.NodeStatus) -> clusters_pb2.NodeStatus:
         last_seen_at=_time_to_wire(node.last_seen_at),
         containment=node.containment,
         reason=node.reason,
+        gpus=node.gpus,
     )
 
 
@@ -239,6 +240,7 @@ def node_status_from_wire(message: clusters_pb2.NodeStatus) -> model.NodeStatus:
         last_seen_at=timestamp_from_wire(message.last_seen_at) if message.HasField("last_seen_at") else None,
         containment=message.containment,
         reason=message.reason,
+        gpus=message.gpus,
     )
 
 
@@ -251,6 +253,7 @@ def node_facts_to_wire(facts: model.NodeFacts) -> agent_pb2.NodeFacts:
         agent_version=facts.agent_version,
         os=facts.os,
         containment=facts.containment,
+        gpus=facts.gpus,
     )
 
 
@@ -263,6 +266,7 @@ def node_facts_from_wire(message: agent_pb2.NodeFacts) -> model.NodeFacts:
         agent_version=message.agent_version,
         os=message.os,
         containment=message.containment,
+        gpus=message.gpus,
     )
 
 

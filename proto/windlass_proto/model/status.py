@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import ClusterName, JobId, NodeId, TaskName
+from windlass_proto.model.resources import NodeCapacity
 from windlass_proto.model.states import AttemptState, InstanceState, JobState, LogState, NodeState, TaskState
 
 T = TypeVar("T")
@@ -114,6 +115,11 @@ class NodeFacts:
     os: str
     containment: str
     """How well it can contain what it runs, in words for people."""
+    gpus: int = 0
+
+    @property
+    def capacity(self) -> NodeCapacity:
+        return NodeCapacity(cpu=self.cpu, memory_bytes=self.memory_bytes, slots=self.slots, gpus=self.gpus)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +138,7 @@ class NodeStatus:
     containment: str
     reason: str = ""
     """Why it takes no work; "" when it does."""
+    gpus: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

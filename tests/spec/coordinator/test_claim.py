@@ -1,5 +1,8 @@
 """Who gets what, in which order."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
 from tests.support.coordinator import (
@@ -103,14 +106,14 @@ def test_clusters_have_their_own_queues(coordinator: InMemoryCoordinator) -> Non
     assert coordinator.state(job) is JobState.RUNNING
 
 
-@pytest.mark.parametrize("needs", [{"slots": 3}, {"cpu": 2.5}, {"memory_bytes": 2 << 30}])
+@pytest.mark.parametrize("needs", [{"slots": 3}, {"cpu": 2.5}, {"memory_bytes": 2 << 30}, {"gpus": 2}])
 def test_what_could_never_fit_is_left_for_a_larger_node(
     coordinator: InMemoryCoordinator, needs: dict[str, float]
 ) -> None:
     job = coordinator.submit(a_job(needing(a_task("large"), **needs), a_task("small")))
 
-    small = coordinator.node(slots=2, cpu=2, memory_bytes=1 << 30)
-    large = coordinator.node(slots=4, cpu=4, memory_bytes=4 << 30)
+    small = coordinator.node(slots=2, cpu=2, memory_bytes=1 << 30, gpus=1)
+    large = coordinator.node(slots=4, cpu=4, memory_bytes=4 << 30, gpus=2)
 
     assert [batch.task.name for batch in coordinator.claim_batches(small, want=9)] == ["small"]
     assert [batch.task.name for batch in coordinator.claim_batches(large, want=9)] == ["large"]
@@ -122,6 +125,62 @@ def test_what_does_not_fit_does_not_hide_what_comes_after_it(coordinator: InMemo
     coordinator.submit(a_job(a_task("small")))
 
     assert [b.task.name for b in coordinator.claim_batches(coordinator.node(slots=2))] == ["small"]
+
+
+def test_no_more_is_given_than_the_node_has_gpus_left(coordinator: InMemoryCoordinator) -> None:
+    coordinator.submit(a_job(needing(a_task("pairs", instances=9), gpus=2), needing(a_task("one"), gpus=1)))
+    node = coordinator.node(slots=9, gpus=5)
+
+    assert [(b.task.name, b.index) for b in coordinator.claim_batches(node, want=9)] == [
+        ("pairs", (0, 1)),
+        ("one", (0,)),
+    ]
+    coordinator.report(node, node.held[0], exits())
+    assert [(b.task.name, b.index) for b in coordinator.claim_batches(node, want=9)] == [("pairs", (2,))]
+    assert coordinator.claim_batches(node, want=9) == []
+
+
+def test_work_that_waits_for_gpus_does_not_hide_what_needs_none(coordinator: InMemoryCoordinator) -> None:
+    coordinator.submit(
+        a_job(*(needing(a_task(f"gpu-{n}", instances=3), gpus=1) for n in range(20)), priority=9)
+    )
+    coordinator.submit(a_job(a_task("without", instances=9)))
+
+    node = coordinator.node(slots=3, gpus=1)
+
+    assert [b.task.name for b in coordinator.claim_batches(node, want=3)] == ["gpu-0", "without"]
+    assert [b.task.name for b in coordinator.claim_batches(node, want=3)] == ["without"]
+
+
+def test_a_retry_waits_for_a_free_gpu_too(coordinator: InMemoryCoordinator) -> None:
+    coordinator.submit(a_job(needing(a_task(instances=2, max_retries=3), gpus=1)))
+    node = coordinator.node(slots=2, gpus=1)
+    first = coordinator.claim_one(node)
+    coordinator.report(node, first, exits(1))
+    second = coordinator.claim_one(node)
+    coordinator.later(timedelta(hours=1))
+    coordinator.ready_due()
+
+    assert coordinator.claim(node, want=2) == []
+    coordinator.report(node, second, exits())
+    assert [(ref.index, ref.attempt) for ref in coordinator.claim(node, want=2)] == [(0, 2)]
+
+
+def test_a_node_that_has_fewer_gpus_than_it_had_still_takes_what_needs_none(
+    coordinator: InMemoryCoordinator,
+) -> None:
+    coordinator.submit(a_job(needing(a_task("gpu", instances=4), gpus=1)))
+    node = coordinator.node(slots=4, gpus=2)
+    refs = coordinator.claim(node, want=4)
+    coordinator.submit(a_job(a_task("without")))
+
+    coordinator.later(timedelta(seconds=1))
+    for ref in refs[:1]:
+        coordinator.report(node, ref, exits())
+    node.facts = replace(node.facts, gpus=1)
+    coordinator.open_session(node, *(holds(ref) for ref in refs[1:]))
+
+    assert [b.task.name for b in coordinator.claim_batches(node, want=4)] == ["without"]
 
 
 def test_instances_to_run_again_go_before_new_ones(coordinator: InMemoryCoordinator) -> None:

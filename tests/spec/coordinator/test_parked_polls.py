@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task
+from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task, exits, needing
 from windlass_coordinator.core.records import Wakes
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls
 from windlass_coordinator.stores.base import Transaction
@@ -87,6 +88,38 @@ def test_a_silent_machine_does_not_speak_for_others_of_its_size(waiting: Waiting
 
 
 def test_a_poll_that_was_served_in_a_commit_that_failed_waits_on(waiting: Waiting) -> None:
+def test_machines_whose_gpus_are_taken_do_not_speak_for_others_of_their_size(waiting: Waiting) -> None:
+    coordinator = waiting.coordinator
+    machines = [coordinator.node(name=name, slots=2, gpus=1) for name in ("first", "second", "third")]
+    coordinator.submit(a_job(needing(a_task(instances=2), gpus=1)))
+    for machine in machines[:2]:
+        coordinator.claim_one(machine)
+    for machine in machines:
+        waiting.poll(machine)
+
+    coordinator.submit(a_job(needing(a_task(), gpus=1)))
+
+    assert waiting.holders() == [machine.key for machine in machines]
+
+
+def test_a_poll_that_was_parked_while_the_gpus_were_taken_gets_what_waits_for_them(waiting: Waiting) -> None:
+    coordinator = waiting.coordinator
+    machine = coordinator.node(slots=2, gpus=1)
+    coordinator.submit(a_job(needing(a_task(instances=3), gpus=1)))
+    first = coordinator.claim_one(machine)
+    waiting.poll(machine)
+    assert len(waiting.parked) == 1
+
+    coordinator.report(machine, first, exits())
+
+    assert (len(waiting.parked), waiting.holders()) == (0, [machine.key])
+    machine.poll_seq += 1
+    machine.held = [replace(first, index=1)]
+    waiting.poll(machine)
+    coordinator.release(machine, *machine.held)
+    assert (len(waiting.parked), waiting.holders()) == (0, [machine.key])
+
+
     coordinator = waiting.coordinator
     machine = coordinator.node()
     coordinator.store.listen(follow=lambda tx, wakes: [], after_commit=lambda _: None)

@@ -10,7 +10,7 @@ from windlass_coordinator.stores.postgres.arrays import int_columns, ints
 from windlass_coordinator.stores.postgres.locks import PostgresLocks
 from windlass_coordinator.stores.sql.rows import claimed_again
 from windlass_coordinator.stores.sql.times import to_us
-from windlass_proto.model.ids import JobId, TaskKey, TaskName
+from windlass_proto.model.ids import JobId, NodeKey, TaskKey, TaskName
 
 # Others may take what was seen while its job is waited for; then there may be more behind it.
 _LOOKS = 3
@@ -24,8 +24,9 @@ SELECT task_key, job_key FROM (
     SELECT task_key, job_key, priority, instance_count - next_index + ready_again AS work
     FROM tasks
     WHERE cluster_key = $1 AND has_work = 1 AND slots <= $2 AND cpu <= $3 AND memory_bytes <= $4
-    ORDER BY priority DESC, task_key LIMIT $5) first) counted
-WHERE before < $5 ORDER BY priority DESC, task_key"""
+      AND gpus <= $5
+    ORDER BY priority DESC, task_key LIMIT $6) first) counted
+WHERE before < $6 ORDER BY priority DESC, task_key"""
 
 _LOCK_ONE = "SELECT job_key FROM jobs WHERE job_key = $1 FOR UPDATE"
 
@@ -33,7 +34,7 @@ _LOCK_FREE = "SELECT job_key FROM jobs WHERE job_key = ANY($1::bigint[]) FOR UPD
 
 _CLAIMABLE = """
 SELECT t.task_key, t.job_key, j.job_id, t.name, t.instance_count, t.next_index, t.ready_again, t.spec,
-       j.state = 'WAITING', t.state = 'READY'
+       j.state = 'WAITING', t.state = 'READY', t.gpus
 FROM tasks t JOIN jobs j ON j.job_key = t.job_key
 WHERE t.task_key = ANY($1::bigint[]) AND t.has_work = 1
 ORDER BY t.priority DESC, t.task_key"""
@@ -41,6 +42,13 @@ ORDER BY t.priority DESC, t.task_key"""
 # A node whose session is being changed right now gets nothing.
 _SAME_SESSION = """
 SELECT true FROM nodes WHERE node_key = $1 AND epoch = $2 AND state = $3 FOR KEY SHARE SKIP LOCKED"""
+
+# The same, and no other claim of GPUs for the node until this one has committed.
+_SAME_SESSION_ALONE = _SAME_SESSION.replace("KEY SHARE", "NO KEY UPDATE")
+
+_GPUS_IN_USE = """
+SELECT coalesce(sum(t.gpus), 0)::bigint FROM attempts a JOIN tasks t ON t.task_key = a.task_key
+WHERE a.node_key = $1 AND a.ended_at IS NULL"""
 
 _TAKE = """
 WITH taken AS (
@@ -84,11 +92,15 @@ ORDER BY a.task_key, a.idx"""
 class PostgresClaims(PostgresLocks):
     """The claiming part of a transaction."""
 
-    def claimable(self, node: NodeView, *, limit: int) -> list[ClaimableTask]:
+    def gpus_in_use(self, node_key: NodeKey) -> int:
+        in_use: int = self._row(_GPUS_IN_USE, node_key)[0]
+        return in_use
+
+    def claimable(self, node: NodeView, *, limit: int, gpus: int) -> list[ClaimableTask]:
         has = node.capacity
         for _ in range(_LOOKS):
             candidates = self._rows(
-                _CANDIDATES, node.cluster_key, has.slots, has.cpu, has.memory_bytes, limit
+                _CANDIDATES, node.cluster_key, has.slots, has.cpu, has.memory_bytes, gpus, limit
             )
             held = self._with_their_jobs([(row[0], row[1]) for row in candidates])
             found = self._rows(_CLAIMABLE, ints(held)) if held else []
@@ -118,7 +130,11 @@ class PostgresClaims(PostgresLocks):
         poll_seq: int,
         now: datetime,
     ) -> list[Claimed]:
-        if not self._lock(_SAME_SESSION, node.node_key, node.epoch, node.state):
+        gpus = sum(task.gpus * (again + fresh) for task, again, fresh in taken)
+        session = _SAME_SESSION_ALONE if gpus else _SAME_SESSION
+        if not self._lock(session, node.node_key, node.epoch, node.state) or (
+            gpus and gpus > node.capacity.gpus - self.gpus_in_use(node.node_key)
+        ):
             self.has_skipped = True
             return []
         floor = fence_floor(self._incarnation)
@@ -163,6 +179,7 @@ def _claimable(rows: list[Any], node: NodeView) -> list[ClaimableTask]:
             instance_count=row[4],
             next_index=row[5],
             ready_again=row[6],
+            gpus=row[10],
             spec=row[7],
             cluster=node.cluster,
             job_is_waiting=row[8],

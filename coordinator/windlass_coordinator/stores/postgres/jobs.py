@@ -27,8 +27,8 @@ VALUES ($1, $2, $3, $4, 'WAITING', $5, $6, $7, $8) RETURNING job_key"""
 
 _ADD_TASK = """
 INSERT INTO tasks (job_key, name, position, state, cluster_key, priority, has_work, instance_count,
-  blocked_by, max_retries, cpu, memory_bytes, slots, spec)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"""
+  blocked_by, max_retries, cpu, memory_bytes, slots, gpus, spec)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"""
 
 _JOB = f"SELECT {JOB_COLUMNS} FROM jobs WHERE job_id = $1 AND tenant = $2 AND deleted_at IS NULL"
 

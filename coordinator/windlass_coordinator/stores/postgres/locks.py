@@ -8,7 +8,8 @@ still from its reading to its commit. Two locks are enough for that:
   change, so they are read without.
 - **A node's row**: whoever changes its session or its state, or needs all of its live attempts, holds it FOR
   UPDATE; a claim for the node holds it FOR KEY SHARE. Heartbeats' counters (an update of other columns) wait
-  for nobody who claims.
+  for nobody who claims, but for a claim of GPUs, which holds it FOR NO KEY UPDATE: two of those at once
+  would give the same GPUs twice.
 
 The order is: role, cluster, nodes, then jobs, each kind in the order of its keys. A verb that comes to need a
 lock out of this order is undone and runs anew in a transaction that begins with it (`RunAgain`); so does one

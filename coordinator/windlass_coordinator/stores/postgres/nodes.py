@@ -16,7 +16,7 @@ from windlass_proto.model.status import NodeFacts
 _NODE = """
 SELECT n.node_key, n.node_id, n.name, n.tenant, c.name, n.cluster_key, n.state, n.state_id,
        n.boot_id, n.epoch, n.nonce, n.last_nonce, n.cpu, n.memory_bytes, n.slots, n.wish, n.reason,
-       n.drain_by, n.prepare_failed_jobs
+       n.drain_by, n.prepare_failed_jobs, n.gpus
 FROM nodes n JOIN clusters c ON c.cluster_key = n.cluster_key """
 
 _FIND = f"""{_NODE}
@@ -26,7 +26,7 @@ ORDER BY n.node_id <> $2 LIMIT 2"""
 _OPEN_SESSION = """
 UPDATE nodes SET state = 'READY', state_id = $2, boot_id = $3, epoch = $4, nonce = $5, last_nonce = $6,
   name = $7, slots = $8, cpu = $9, memory_bytes = $10, agent_version = $11, os = $12, containment = $13,
-  last_seen_at = $14 WHERE node_key = $1"""
+  gpus = $14, last_seen_at = $15 WHERE node_key = $1"""
 
 
 class PostgresNodes(PostgresLocks):
@@ -152,6 +152,7 @@ class PostgresNodes(PostgresLocks):
             to_us(now),
         )
 
+            facts.gpus,
     def confirm_session(self, node_key: NodeKey) -> None:
         # Only the nonce that the verb has seen is confirmed: there may be a newer one by now.
         seen = self._nodes_read.get(node_key)

@@ -277,6 +277,7 @@ def _node_status(row: Any) -> NodeStatus:
         last_seen_at=from_us_or_none(row.last_seen_at),
         containment=row.containment,
         reason=row.reason,
+        gpus=row.gpus,
     )
 
 

@@ -160,6 +160,7 @@ def task_row(
         needs.cpu,
         needs.memory_bytes,
         needs.slots,
+        needs.gpus,
         task_to_json(task),
     )
 
@@ -178,7 +179,7 @@ def node_view_of(row: Any) -> NodeView:
         epoch=row[9],
         nonce=row[10],
         last_nonce=row[11],
-        capacity=NodeCapacity(cpu=row[12], memory_bytes=row[13], slots=row[14]),
+        capacity=NodeCapacity(cpu=row[12], memory_bytes=row[13], slots=row[14], gpus=row[19]),
         wish=NodeState(row[15]) if row[15] else None,
         reason=row[16],
         drain_by=from_us_or_none(row[17]),
@@ -196,6 +197,7 @@ def claimed_again(rows: list[Any], node: NodeView) -> Claimed:
         instance_count=count,
         next_index=0,
         ready_again=0,
+        gpus=0,
         spec=spec,
         cluster=node.cluster,
         job_is_waiting=False,

@@ -23,8 +23,8 @@ from windlass_proto.model.states import JobState, TaskState
 
 _ADD_TASK = """
 INSERT INTO tasks (job_key, name, position, state, cluster_key, priority, has_work, instance_count,
-  blocked_by, max_retries, cpu, memory_bytes, slots, spec)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+  blocked_by, max_retries, cpu, memory_bytes, slots, gpus, spec)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 _CHILDREN = """
 SELECT parent_key, child_key FROM json_each(?1) k JOIN edges ON parent_key = k.value"""

@@ -15,7 +15,7 @@ from windlass_proto.model.status import NodeFacts
 _NODE = """
 SELECT n.node_key, n.node_id, n.name, n.tenant, c.name, n.cluster_key, n.state, n.state_id,
        n.boot_id, n.epoch, n.nonce, n.last_nonce, n.cpu, n.memory_bytes, n.slots, n.wish, n.reason,
-       n.drain_by, n.prepare_failed_jobs
+       n.drain_by, n.prepare_failed_jobs, n.gpus
 FROM nodes n JOIN clusters c ON c.cluster_key = n.cluster_key """
 
 
@@ -146,7 +146,7 @@ class SqliteNodes:
         self._db.execute(
             """UPDATE nodes SET state = 'READY', state_id = ?, boot_id = ?, epoch = ?, nonce = ?,
                  last_nonce = ?, name = ?, slots = ?, cpu = ?, memory_bytes = ?, agent_version = ?, os = ?,
-                 containment = ?, last_seen_at = ? WHERE node_key = ?""",
+                 containment = ?, gpus = ?, last_seen_at = ? WHERE node_key = ?""",
             (
                 state_id,
                 boot_id,
@@ -164,6 +164,7 @@ class SqliteNodes:
                 node.node_key,
             ),
         )
+                facts.gpus,
 
     def confirm_session(self, node_key: NodeKey) -> None:
         self._db.execute("UPDATE nodes SET last_nonce = nonce WHERE node_key = ?", (node_key,))
