@@ -105,23 +105,6 @@ class ParkedPolls:
     def drain(self) -> list[ParkedPoll]:
         """Takes all of them, and lets no more in; for going down."""
         with self._lock:
-        return is_known
-
-    def _is_in_vain(self, poll: ParkedPoll) -> bool:
-        looks = self._looks
-        if looks is None or not looks.is_quiet(poll.node_key, epoch=poll.epoch, nonce=poll.nonce):
-            return False
-        return poll.want == 0 or looks.has_no_work(poll.node_key, poll.cluster_key, poll.capacity)
-
-    def is_quiet(self, node_key: NodeKey, session: SessionRef, *, reason: str) -> bool:
-        """Whether it is known that a heartbeat of this session, which gives this reason for taking no work,
-        would change nothing and be told nothing."""
-        return self._looks is not None and self._looks.is_quiet_with(node_key, session, reason=reason)
-
-    def forget_changed(self, wakes: Wakes) -> None:
-        """After a commit, also when nothing was handed out in it."""
-        if self._looks is not None:
-            self._looks.forget(nodes=wakes.changed_nodes)
             self._is_drained = True
             polls = list(self._by_node.values())
             self._by_node.clear()
