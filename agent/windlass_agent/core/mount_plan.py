@@ -24,6 +24,8 @@ class Transfer:
 
     location: ObjectLocation
     directory: Path
+    storage: str = ""
+    """Name of the stored storage that it is reached with; "" = the task's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +51,14 @@ class MountRefused(ValueError):
 def plan_mounts(spec: TaskSpec, *, work: Path, mounts: Path, may_bind: bool) -> MountPlan:
     """`mounts` gets the directories behind absolute paths. Raises MountRefused."""
     places = _Places(work=work, mounts=mounts, may_bind=may_bind)
-    inputs = [_transfer(places, f"input {m.source}", m.source, m.destination) for m in spec.inputs]
-    outputs = [_transfer(places, f"output {m.destination}", m.destination, m.source) for m in spec.outputs]
+    inputs = [
+        _transfer(places, f"input {m.source}", m.source, m.destination, storage=m.storage)
+        for m in spec.inputs
+    ]
+    outputs = [
+        _transfer(places, f"output {m.destination}", m.destination, m.source, storage=m.storage)
+        for m in spec.outputs
+    ]
     binds = sorted(places.binds.values(), key=lambda bind: len(bind.target.parts))
     return MountPlan(inputs=tuple(inputs), outputs=tuple(outputs), binds=tuple(binds))
 
@@ -94,9 +102,9 @@ class _Places:
         return self.binds[path].directory
 
 
-def _transfer(places: _Places, what: str, url: str, path: str) -> Transfer:
+def _transfer(places: _Places, what: str, url: str, path: str, *, storage: str) -> Transfer:
     try:
         location = parse_object_url(url)
     except ValueError as problem:
         raise MountRefused(f"{what}: {problem}") from problem
-    return Transfer(location=location, directory=places.directory(what, path))
+    return Transfer(location=location, directory=places.directory(what, path), storage=storage)

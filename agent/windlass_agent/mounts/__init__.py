@@ -1,26 +1,68 @@
-"""The seam of storage schemes: one file each, opened here when first used (their libraries are heavy)."""
+"""The seam of storage schemes: one file each, opened here when first used (their libraries are heavy).
 
+Which server a scheme means is known twice: the node has profiles of its own, and an attempt may name stored
+ones, which the coordinator handed out for it alone.
+"""
+
+from collections.abc import Mapping
 from threading import Lock
+from weakref import WeakValueDictionary
 
-from windlass_agent.mounts.base import BadMapping, Storage
-from windlass_proto.model.storage import OBJECT_SCHEMES, StorageProfiles
+from windlass_agent.mounts.base import BadMapping, Storage, StorageOpener
+from windlass_proto.model.storage import OBJECT_SCHEMES, StorageProfile, StorageProfiles
 
 
 class Storages:
-    """The storage behind each scheme; opened once, shared by all attempts and threads."""
+    """The storage behind each scheme of the node's own profiles; opened once, shared by all attempts."""
 
     def __init__(self, profiles: StorageProfiles, *, threads: int) -> None:
         self._profiles = profiles
         self._threads = threads
         self._open: dict[str, Storage] = {}
+        # Attempts of one task share what they have open; with the last of them it is gone, keys and all.
+        self._stored: WeakValueDictionary[StorageProfile, Storage] = WeakValueDictionary()
         self._lock = Lock()
 
-    def for_scheme(self, scheme: str) -> Storage:
-        """Raises BadMapping when nothing is configured for the scheme."""
+    def for_scheme(self, scheme: str, *, storage: str = "") -> Storage:
+        """Raises BadMapping when nothing is configured for the scheme, and for every stored one."""
+        if storage:
+            raise BadMapping(f"the stored storage {storage!r} was not fetched for this attempt")
         with self._lock:
             if scheme not in self._open:
                 self._open[scheme] = open_storage(scheme, self._profiles, threads=self._threads)
             return self._open[scheme]
+
+    def for_attempt(self, stored: Mapping[str, StorageProfile], *, default: str) -> StorageOpener:
+        """With the storages that its task names; `default` = the one of all URLs without their own."""
+        return _AttemptStorages(self, stored, default=default)
+
+    def open_stored(self, scheme: str, profile: StorageProfile) -> Storage:
+        """One that an attempt has fetched."""
+        here = profile.at_provider(scheme)
+        with self._lock:
+            storage = self._stored.get(here)
+            if storage is None:
+                profiles = StorageProfiles(by_scheme={scheme: here})
+                storage = self._stored[here] = open_storage(scheme, profiles, threads=self._threads)
+            return storage
+
+
+class _AttemptStorages:
+    """First what is stored under the name, then what the node has for the scheme."""
+
+    def __init__(self, node: Storages, stored: Mapping[str, StorageProfile], *, default: str) -> None:
+        self._node, self._stored, self._default = node, dict(stored), default
+        self._open: dict[tuple[str, str], Storage] = {}
+
+    def for_scheme(self, scheme: str, *, storage: str = "") -> Storage:
+        name = storage or self._default
+        if not name:
+            return self._node.for_scheme(scheme)
+        if name not in self._stored:
+            raise BadMapping(f"the stored storage {name!r} was not fetched for this attempt")
+        if (scheme, name) not in self._open:
+            self._open[scheme, name] = self._node.open_stored(scheme, self._stored[name])
+        return self._open[scheme, name]
 
 
 def open_storage(scheme: str, profiles: StorageProfiles, *, threads: int) -> Storage:

@@ -41,5 +41,6 @@ class Storage(Protocol):
 
 
 class StorageOpener(Protocol):
-    def for_scheme(self, scheme: str) -> Storage:
-        """Raises BadMapping when nothing is configured for the scheme."""
+    def for_scheme(self, scheme: str, *, storage: str = "") -> Storage:
+        """`storage` names a stored one; "" = the one that the task names, or else the node's own for the
+        scheme. Raises BadMapping when there is none."""

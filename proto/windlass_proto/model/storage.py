@@ -19,6 +19,10 @@ LOCAL_SCHEME = "file"
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _COS_HOST = re.compile(r"(?P<bucket>[a-z0-9][a-z0-9-]*)\.(?P<host>cos\.[a-z0-9-]+\.myqcloud\.com)")
 _PROVIDERS_HOSTS = (".aliyuncs.com", ".amazonaws.com", ".jcloudcs.com", ".jdcloud-oss.com", ".myqcloud.com")
+_PROVIDERS_ENDPOINTS = {
+    "oss": "https://oss-{region}.aliyuncs.com",
+    "cos": "https://cos.{region}.myqcloud.com",
+}
 _NETWORK = re.compile(
     r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
     r"(?P<colon>:(?P<windows>!)?)?(?P<path>/.*)",
@@ -101,10 +105,10 @@ def parse_location(url: str) -> Location:
 def parse_object_url(url: str) -> ObjectLocation:
     """`oss://bucket/some/key` -> its parts. Raises ValueError that says what would be right."""
     scheme, separator, rest = url.partition("://")
+    _refuse_credentials(rest.partition("/")[0])
     if not separator or scheme not in OBJECT_SCHEMES:
         raise ValueError(f"must be an object URL such as oss://bucket/path/ (is {url!r})")
     bucket, _, key = rest.partition("/")
-    _refuse_credentials(bucket)
     if not bucket:
         raise ValueError(f"names no bucket; must be like {scheme}://bucket/path/ (is {url!r})")
     _refuse_climbing(key, url)
@@ -172,7 +176,7 @@ class StorageProfile:
     """An S3 server and how to reach it."""
 
     endpoint: str
-    """Such as `http://127.0.0.1:9000`; "" = the provider's own by region."""
+    """Such as `http://127.0.0.1:9000`; "" = the provider's own, by scheme and region."""
     region: str = "us-east-1"
     access_key: str = ""
     secret_key: str = ""
@@ -181,6 +185,12 @@ class StorageProfile:
 
     def __repr__(self) -> str:
         return f"StorageProfile(endpoint={self.endpoint!r}, region={self.region!r}, secret hidden)"
+
+    def at_provider(self, scheme: str) -> "StorageProfile":
+        """With the endpoint that the scheme's own provider has in the region, unless another is given.
+        Amazon's stays "": its library knows all of them."""
+        endpoint = self.endpoint or _PROVIDERS_ENDPOINTS.get(scheme, "").format(region=self.region)
+        return replace(self, endpoint=endpoint)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +204,7 @@ class StorageProfiles:
         if scheme not in self.by_scheme:
             known = ", ".join(sorted(self.by_scheme)) or "none"
             raise LookupError(f"no storage profile for {scheme}:// here (configured: {known})")
-        return self.by_scheme[scheme]
+        return self.by_scheme[scheme].at_provider(scheme)
 
 
 def profiles_from_mapping(document: Mapping[str, Any]) -> StorageProfiles:

@@ -40,7 +40,7 @@ class HungStore:
         self.released = Event()
         self.called = Event()
 
-    def for_scheme(self, scheme: str) -> Storage:
+    def for_scheme(self, scheme: str, *, storage: str = "") -> Storage:
         assert scheme == "oss"
         return self
 

@@ -12,6 +12,8 @@ from windlass_proto.model.storage import (
     Location,
     NetworkLocation,
     ObjectLocation,
+    StorageProfile,
+    StorageProfiles,
     parse_location,
     parse_object_url,
 )
@@ -246,3 +248,17 @@ def test_no_mapped_directory_lies_in_another() -> None:
 def test_one_remote_directory_may_be_mapped_to_many_places() -> None:
     taken = tuple(InputMapping(source="oss://b/x/", destination=f"in{n}") for n in range(3))
     assert problems_of(replace(_TASK, inputs=taken)) == []
+
+
+@pytest.mark.parametrize(
+    ("scheme", "endpoint"),
+    [("oss", "https://oss-cn-x.aliyuncs.com"), ("cos", "https://cos.cn-x.myqcloud.com"), ("s3", "")],
+)
+def test_a_profile_without_an_endpoint_means_the_schemes_own_provider(scheme: str, endpoint: str) -> None:
+    profiles = StorageProfiles(by_scheme={scheme: StorageProfile(endpoint="", region="cn-x")})
+    assert profiles.for_scheme(scheme).endpoint == endpoint
+
+
+def test_a_profile_keeps_the_endpoint_it_has() -> None:
+    own = StorageProfile(endpoint="http://127.0.0.1:9000")
+    assert own.at_provider("oss") == own

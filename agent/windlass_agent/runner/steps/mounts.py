@@ -19,5 +19,5 @@ async def fetch_inputs(context: StepContext) -> StepFailure | None:
 
 
 def _fetch(context: StepContext, mapping: Transfer) -> None:
-    storage = context.storages.for_scheme(mapping.location.scheme)
+    storage = context.storages.for_scheme(mapping.location.scheme, storage=mapping.storage)
     storage.fetch_directory(mapping.location, mapping.directory, cancelled=context.cancelled)

@@ -74,7 +74,7 @@ def log_object_name(context: StepContext, stream: LogStream) -> str:
 
 
 def _store_directory(context: StepContext, mapping: Transfer) -> None:
-    storage = context.storages.for_scheme(mapping.location.scheme)
+    storage = context.storages.for_scheme(mapping.location.scheme, storage=mapping.storage)
     storage.store_directory(mapping.directory, mapping.location, cancelled=context.cancelled)
 
 
