@@ -102,9 +102,9 @@ def node_facts(
         slots=slots,
         cpu=cpu,
         memory_bytes=memory_bytes,
+        gpus=gpus,
         agent_version="1",
         os="Linux",
-        gpus=gpus,
         containment="none",
     )
 

@@ -77,9 +77,9 @@ class InvariantWatch:
     def look(self, rows: Rows) -> None:
         """Raises AssertionError that names the invariant and the place."""
         now = _see(rows)
+        _check_gpus(rows)
         self._note_restarts(now)
         _check_counters(now)
-        _check_gpus(rows)
         _check_jobs(now)
         _check_graph(now)
         for key, instance in now.instances.items():
@@ -162,6 +162,18 @@ def _see(rows: Rows) -> _Sight:
     return sight
 
 
+def _check_gpus(rows: Rows) -> None:
+    """Of what else a node has, the node itself decides (decision 0003)."""
+    used: Counter[int] = Counter()
+    for node_key, gpus in rows(
+        "SELECT a.node_key, t.gpus FROM attempts a JOIN tasks t ON t.task_key = a.task_key "
+        "WHERE a.ended_at IS NULL AND t.gpus > 0"
+    ):
+        used[node_key] += gpus
+    for node_key, gpus in rows("SELECT node_key, gpus FROM nodes"):
+        assert used[node_key] <= gpus, f"I14: {used[node_key]} of {gpus} GPUs of node {node_key} are given"
+
+
 def _check_counters(now: _Sight) -> None:
     by_task: dict[int, Counter[str]] = defaultdict(Counter)
     for (task_key, _), instance in now.instances.items():
@@ -177,18 +189,6 @@ def _check_counters(now: _Sight) -> None:
             n["STOPPED"],
         )
         assert task.counters == counted, f"I21: task {key} says {task.counters}, its rows {counted}"
-def _check_gpus(rows: Rows) -> None:
-    """Of what else a node has, the node itself decides (decision 0003)."""
-    used: Counter[int] = Counter()
-    for node_key, gpus in rows(
-        "SELECT a.node_key, t.gpus FROM attempts a JOIN tasks t ON t.task_key = a.task_key "
-        "WHERE a.ended_at IS NULL AND t.gpus > 0"
-    ):
-        used[node_key] += gpus
-    for node_key, gpus in rows("SELECT node_key, gpus FROM nodes"):
-        assert used[node_key] <= gpus, f"I14: {used[node_key]} of {gpus} GPUs of node {node_key} are given"
-
-
         assert task.next_index == n.total(), f"I21: task {key} has {n.total()} records: {task}"
         has_work = task.state in ("READY", "RUNNING") and (task.next_index < task.count or n["READY"] > 0)
         assert bool(task.has_work) == has_work, f"L8: task {key} {task}"

@@ -87,7 +87,6 @@ def test_a_silent_machine_does_not_speak_for_others_of_its_size(waiting: Waiting
     assert waiting.holders() == [other.key]
 
 
-def test_a_poll_that_was_served_in_a_commit_that_failed_waits_on(waiting: Waiting) -> None:
 def test_machines_whose_gpus_are_taken_do_not_speak_for_others_of_their_size(waiting: Waiting) -> None:
     coordinator = waiting.coordinator
     machines = [coordinator.node(name=name, slots=2, gpus=1) for name in ("first", "second", "third")]
@@ -120,6 +119,7 @@ def test_a_poll_that_was_parked_while_the_gpus_were_taken_gets_what_waits_for_th
     assert (len(waiting.parked), waiting.holders()) == (0, [machine.key])
 
 
+def test_a_poll_that_was_served_in_a_commit_that_failed_waits_on(waiting: Waiting) -> None:
     coordinator = waiting.coordinator
     machine = coordinator.node()
     coordinator.store.listen(follow=lambda tx, wakes: [], after_commit=lambda _: None)

@@ -149,10 +149,10 @@ class PostgresNodes(PostgresLocks):
             facts.agent_version,
             facts.os,
             facts.containment,
+            facts.gpus,
             to_us(now),
         )
 
-            facts.gpus,
     def confirm_session(self, node_key: NodeKey) -> None:
         # Only the nonce that the verb has seen is confirmed: there may be a newer one by now.
         seen = self._nodes_read.get(node_key)

@@ -160,11 +160,11 @@ class SqliteNodes:
                 facts.agent_version,
                 facts.os,
                 facts.containment,
+                facts.gpus,
                 to_us(now),
                 node.node_key,
             ),
         )
-                facts.gpus,
 
     def confirm_session(self, node_key: NodeKey) -> None:
         self._db.execute("UPDATE nodes SET last_nonce = nonce WHERE node_key = ?", (node_key,))
