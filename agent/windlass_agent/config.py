@@ -113,6 +113,10 @@ class WorkSettings:
     """A package may unpack to this much; protects the node's disk from archive bombs."""
     package_limit_entries: Annotated[int, Field(ge=1)] = 200_000
     """A package may hold this many files; protects the node's inodes."""
+    package_limit_ratio: Annotated[int, Field(ge=1)] = 250
+    """A package may unpack to this many times its size, once that is more than 256 MiB: bombs end early."""
+    package_cache_bytes: Annotated[int, Field(ge=0)] = 2 << 30
+    """Packages kept for further attempts, in a tenth of the file system at most. 0 = none."""
     pids_max: Annotated[int, Field(ge=0, le=4_194_304)] = 8192
     """Processes and threads of one attempt at once: more than a machine's cores need, and a fork bomb is
     held before it takes the machine. 0 = any number."""

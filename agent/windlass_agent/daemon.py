@@ -47,6 +47,7 @@ from windlass_agent.runner.keeper_process import KeeperSettings
 from windlass_agent.runner.node_watch import NodeWatch
 from windlass_agent.runner.notice import NoticeWatch
 from windlass_agent.runner.orphans import end_orphans
+from windlass_agent.runner.package_cache import PackageCache
 from windlass_agent.runner.slow_attempts import SlowAttempts
 from windlass_agent.runner.spool_quota import SpoolLimits, SpoolQuota, node_limit
 from windlass_agent.runner.start_queue import QueueSettings, StartQueue
@@ -388,6 +389,7 @@ class _Agent:
         limits = StepSettings(
             package_limit_bytes=work.package_limit_bytes,
             package_limit_entries=work.package_limit_entries,
+            package_limit_ratio=work.package_limit_ratio,
             package_timeout=work.package_timeout,
             mount_timeout=work.mount_timeout,
             upload_timeout=work.upload_timeout,
@@ -395,6 +397,7 @@ class _Agent:
         return StepRunner(
             storages,
             limits,
+            packages=PackageCache(self._state.packages, limit_bytes=work.package_cache_bytes),
             directory_of=self._state.attempt,
             may_bind=node.is_root(),
             clock=boot_seconds,

@@ -303,6 +303,7 @@ def _environment_of_a_command(state: Path) -> dict[str, str]:
         settings=StepSettings(
             package_limit_bytes=1,
             package_limit_entries=1,
+            package_limit_ratio=1,
             package_timeout=timedelta(hours=1),
             mount_timeout=timedelta(hours=1),
             upload_timeout=timedelta(hours=1),

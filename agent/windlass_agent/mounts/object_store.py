@@ -1,5 +1,6 @@
 """S3 servers through boto3, for oss://, cos:// and s3:// alike (decision D8)."""
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +17,14 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
 
-from windlass_agent.mounts.base import BadMapping, StorageUnavailable, TransferCancelled
+from windlass_agent.mounts.base import (
+    BadMapping,
+    ObjectIdentity,
+    SeenObject,
+    StorageUnavailable,
+    Survey,
+    TransferCancelled,
+)
 from windlass_proto.model.storage import ObjectLocation, StorageProfile
 
 if TYPE_CHECKING:
@@ -52,7 +60,7 @@ class ObjectStore:
     """One S3 server."""
 
     def __init__(self, profile: StorageProfile, *, threads: int) -> None:
-        self._threads = threads
+        self._threads, self.profile = threads, profile
         signed = bool(profile.access_key)
         self._client: S3Client = boto3.session.Session().client(
             "s3",
@@ -68,6 +76,23 @@ class ObjectStore:
                 )
             ),
         )
+
+    def survey(self, source: ObjectLocation, *, most: int) -> Survey:
+        prefix = source.key if source.is_directory else source.key + "/"
+        with _translated(source):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=source.bucket, Prefix=prefix, PaginationConfig={"MaxItems": most + 1}
+            )
+            seen = [
+                SeenObject(
+                    name=item["Key"][len(prefix) :], size_bytes=item["Size"], modified=item["LastModified"]
+                )
+                for page in pages
+                for item in page.get("Contents", [])
+                if item["Key"] != prefix
+            ]
+            is_object = not seen and not source.is_directory and self._exists(source)
+        return Survey(objects=tuple(seen[:most]), is_whole=len(seen) <= most, is_object=is_object)
 
     def fetch_directory(self, source: ObjectLocation, directory: Path, *, cancelled: Event) -> None:
         with _translated(source), ThreadPoolExecutor(self._threads, "fetch") as pool:
@@ -85,6 +110,15 @@ class ObjectStore:
     def fetch_file(self, source: ObjectLocation, path: Path, *, cancelled: Event) -> None:
         with _translated(source):
             self._fetch(path, source.key, bucket=source.bucket, cancelled=cancelled)
+
+    def identity_of(self, source: ObjectLocation) -> ObjectIdentity:
+        with _translated(source):
+            head = self._client.head_object(Bucket=source.bucket, Key=source.key)
+        parts = (self._client.meta.endpoint_url, source.bucket, source.key, head["ETag"])
+        told = "\n".join((*parts, str(head["ContentLength"]), head["LastModified"].isoformat()))
+        return ObjectIdentity(
+            name=hashlib.sha256(told.encode()).hexdigest(), size_bytes=head["ContentLength"]
+        )
 
     def store_directory(self, directory: Path, target: ObjectLocation, *, cancelled: Event) -> None:
         with _translated(target), ThreadPoolExecutor(self._threads, "store") as pool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from windlass_agent.core.mount_plan import MountRefused, plan_mounts
 from windlass_agent.core.run_plan import CommandPlan
 from windlass_agent.mounts.base import StorageOpener
+from windlass_agent.runner.package_cache import PackageCache
 from windlass_agent.runner.steps import command, mounts, outputs, package, workdir
 from windlass_agent.runner.steps.base import AttemptFolders, StepContext, StepFailure, StepSettings
 from windlass_agent.runner.steps.clock import PhaseLimit, PhaseOver, within
@@ -38,11 +39,13 @@ class StepRunner:
         storages: StorageOpener,
         settings: StepSettings,
         *,
+        packages: PackageCache,
         directory_of: Callable[[AttemptRef], Path],
         may_bind: bool,
         clock: Callable[[], float],
     ) -> None:
         self._storages, self._settings = storages, settings
+        self._packages = packages
         self._directory_of, self._may_bind, self._clock = directory_of, may_bind, clock
 
     def context(self, ref: AttemptRef, template: TaskTemplate) -> StepContext | StepFailure:
@@ -66,11 +69,12 @@ class StepRunner:
     async def prepare(self, context: StepContext, template: TaskTemplate) -> CommandPlan | StepFailure:
         """Everything up to the command; may be done again after an interruption."""
         spec, settings = context.spec, self._settings
+        fetch_package = partial(package.fetch_and_unpack, cache=self._packages)
         package_limit = spec.package_timeout or settings.package_timeout
         mount_limit = spec.mount_timeout or settings.mount_timeout
         for phase, limit, setting, step in (
             ("work directory", mount_limit, "mount_timeout", workdir.make_directories),
-            ("package", package_limit, "package_timeout", package.fetch_and_unpack),
+            ("package", package_limit, "package_timeout", fetch_package),
             ("mount", mount_limit, "mount_timeout", mounts.fetch_inputs),
         ):
             clock = PhaseLimit(phase=phase, limit=limit, setting=setting)

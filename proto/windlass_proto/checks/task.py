@@ -11,7 +11,10 @@ from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import Argv, Command, DisconnectPolicy, ShellLine, TaskSpec
 from windlass_proto.model.storage import LOCAL_SCHEME, NETWORK_SCHEMES
 
-ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".zip")
+ARCHIVE_SUFFIXES = (
+    *(".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar", ".zip"),
+)
+"""Names that packages may have; what they are is told by their content."""
 RESERVED_ENV_PREFIX = "WINDLASS_"
 
 _NOT_OBJECTS = tuple(f"{scheme}://" for scheme in (*NETWORK_SCHEMES, LOCAL_SCHEME))

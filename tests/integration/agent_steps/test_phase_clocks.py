@@ -15,8 +15,9 @@ import pytest
 
 from windlass_agent.core.environment import NodeVariables
 from windlass_agent.core.run_plan import CommandPlan
-from windlass_agent.mounts.base import Storage
+from windlass_agent.mounts.base import ObjectIdentity, Storage
 from windlass_agent.node.boot_clock import boot_seconds
+from windlass_agent.runner.package_cache import PackageCache
 from windlass_agent.runner.step_runner import FinalRecord, StepRunner
 from windlass_agent.runner.steps import threads
 from windlass_agent.runner.steps.base import StepContext, StepFailure, StepSettings
@@ -55,6 +56,9 @@ class HungStore:
 
     def store_stream(self, stream: BinaryIO, target: ObjectLocation, *, cancelled: Event) -> None:
         self._hang()
+
+    def identity_of(self, source: ObjectLocation) -> ObjectIdentity:
+        return ObjectIdentity(name="0", size_bytes=100)
 
     def _hang(self) -> None:
         self.called.set()
@@ -111,9 +115,16 @@ def a_template(**task: Any) -> TaskTemplate:
 
 def a_runner(store: HungStore, root: Path, **limits: timedelta) -> StepRunner:
     given = {"package_timeout": LATER, "mount_timeout": LATER, "upload_timeout": LATER} | limits
-    settings = StepSettings(package_limit_bytes=1 << 20, package_limit_entries=100, **given)
+    settings = StepSettings(
+        package_limit_bytes=1 << 20, package_limit_entries=100, package_limit_ratio=100, **given
+    )
     return StepRunner(
-        store, settings, directory_of=lambda _ref: root / "attempt", may_bind=False, clock=boot_seconds
+        store,
+        settings,
+        packages=PackageCache(root / "packages", limit_bytes=0),
+        directory_of=lambda _ref: root / "attempt",
+        may_bind=False,
+        clock=boot_seconds,
     )
 
 

@@ -1,42 +1,31 @@
 """The unpacking program against archives that nobody should trust."""
 
 import io
-import subprocess
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from windlass_agent.runner import unpack
+from windlass_proto.unpack.launch import Outcome, Verdict, unpack_archive
+from windlass_proto.unpack.limits import Limits
 
+DONE = Outcome(verdict=Verdict.UNPACKED)
 ADD = Callable[[tarfile.TarFile], None]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    said: str
-
-
 def run_unpacker(
-    archive: Path, directory: Path, *, limit_bytes: int = 1 << 20, limit_entries: int = 100
+    archive: Path, directory: Path, *, limit_bytes: int = 1 << 20, limit_entries: int = 100, ratio: int = 250
 ) -> Outcome:
     directory.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [
-            *(sys.executable, "-I", "-S", str(Path(unpack.__file__))),
-            *(str(archive), str(directory), str(limit_bytes), str(limit_entries)),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return Outcome(done.returncode, done.stdout.strip())
+    limits = Limits(unpacked_bytes=limit_bytes, entries=limit_entries, ratio=ratio)
+    with archive.open("rb") as file:
+        return unpack_archive(file, directory, limits, is_cancelled=lambda: False)
+
+
+def refused(said: str) -> Outcome:
+    return Outcome(verdict=Verdict.REFUSED, said=said)
 
 
 def a_member(name: str, *, kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644) -> ADD:
@@ -82,7 +71,7 @@ def test_a_good_tar_is_unpacked_with_its_execute_bits(tmp_path: Path) -> None:
         a_member("again", kind=tarfile.LNKTYPE, link="deep/data.txt"),
     )
     out = tmp_path / "out"
-    assert run_unpacker(archive, out) == Outcome(0, "")
+    assert run_unpacker(archive, out) == DONE
     assert everything_below(out) == {
         "bin",
         "bin/run.sh",
@@ -102,7 +91,7 @@ def test_a_good_zip_is_unpacked_with_its_execute_bits(tmp_path: Path) -> None:
         tmp_path / "a.zip", ("bin/run.sh", b"#!/bin/sh", 0o100755), ("deep/", b"", 0o40755), ("x", b"y", 0)
     )
     out = tmp_path / "out"
-    assert run_unpacker(archive, out) == Outcome(0, "")
+    assert run_unpacker(archive, out) == DONE
     assert everything_below(out) == {"bin", "bin/run.sh", "deep", "x"}
     assert (out / "bin/run.sh").stat().st_mode & 0o111
 
@@ -146,7 +135,7 @@ def test_a_hostile_tar_is_refused_by_its_members_name_and_nothing_lands_outside(
     out = tmp_path / "in" / "out"
     out.parent.mkdir()
     outcome = run_unpacker(archive, out)
-    assert outcome.code == 2
+    assert outcome.verdict is Verdict.REFUSED
     assert says in outcome.said
     assert everything_below(tmp_path / "in") <= {"out", "out/first", "out/l", "out/a", "out/a/b", "out/a/b/d"}
     assert not Path("/tmp/windlass-evil").exists()
@@ -164,7 +153,7 @@ def test_a_hostile_tar_is_refused_by_its_members_name_and_nothing_lands_outside(
 )
 def test_a_hostile_zip_is_refused(member: tuple[str, bytes, int], says: str, tmp_path: Path) -> None:
     outcome = run_unpacker(a_zip(tmp_path / "a.zip", member), tmp_path / "out")
-    assert outcome.code == 2
+    assert outcome.verdict is Verdict.REFUSED
     assert says in outcome.said
 
 
@@ -175,7 +164,7 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
         data[data.index(signature) + offset] |= 1
     archive.write_bytes(data)
     outcome = run_unpacker(archive, tmp_path / "out")
-    assert (outcome.code, outcome.said) == (2, "'secret': is encrypted")
+    assert outcome == refused("'secret': is encrypted")
 
 
 def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
@@ -186,7 +175,7 @@ def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
     data[second + 42 : second + 46] = (0).to_bytes(4, "little")
     archive.write_bytes(data)
     outcome = run_unpacker(archive, tmp_path / "out")
-    assert outcome.code == 2
+    assert outcome.verdict is Verdict.REFUSED
     assert "shares its bytes with another member" in outcome.said
 
 
@@ -203,20 +192,21 @@ def test_output_is_counted_as_it_is_written(kind: str, tmp_path: Path) -> None:
             tar.addfile(info, io.BytesIO(content))
     out = tmp_path / "out"
     outcome = run_unpacker(archive, out, limit_bytes=1 << 20)
-    assert outcome == Outcome(2, "'zeros': the archive unpacks to more than 1048576 bytes")
+    assert outcome.verdict is Verdict.REFUSED
+    assert outcome.said.endswith("the archive unpacks to more than 1048576 bytes")
     assert sum(file.stat().st_size for file in out.rglob("*")) <= 1 << 20
 
 
 def test_entries_are_counted(tmp_path: Path) -> None:
     archive = a_tar(tmp_path / "a.tar.gz", *(a_member(f"f{n}") for n in range(11)))
     outcome = run_unpacker(archive, tmp_path / "out", limit_entries=10)
-    assert outcome == Outcome(2, "'f10': the archive has more than 10 entries")
+    assert outcome == refused("'f10': the archive has more than 10 entries")
 
 
 def test_a_file_and_a_directory_of_one_name_are_refused(tmp_path: Path) -> None:
     archive = a_tar(tmp_path / "a.tar.gz", a_member("a/b"), a_member("a"))
     outcome = run_unpacker(archive, tmp_path / "out")
-    assert outcome.code == 2
+    assert outcome.verdict is Verdict.REFUSED
     assert "a file and a directory of one name" in outcome.said
 
 
@@ -236,5 +226,5 @@ def test_a_damaged_archive_is_refused(kind: str, tmp_path: Path) -> None:
         case "zip in name only":
             archive.write_bytes(b"PK\x03\x04 and then nothing")
     outcome = run_unpacker(archive, tmp_path / "out")
-    assert outcome.code == 2
+    assert outcome.verdict is Verdict.REFUSED
     assert "archive" in outcome.said

@@ -149,7 +149,8 @@ def test_a_wrong_head_of_a_job_is_named(fields: dict[str, Any], problem: str) ->
         ),
         (
             {"package": "oss://bucket/program.rar"},
-            "package: must be an archive: .tar.gz, .tgz, .zip (is 'oss://bucket/program.rar')",
+            "package: must be an archive: .tar.gz, .tgz, .tar.bz2, .tbz2, .tar.xz, .txz, .tar.zst, "
+            ".tzst, .tar, .zip (is 'oss://bucket/program.rar')",
         ),
         (
             {"package": "/tmp/program.zip"},

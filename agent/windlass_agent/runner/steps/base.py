@@ -27,6 +27,7 @@ class StepSettings:
 
     package_limit_bytes: int
     package_limit_entries: int
+    package_limit_ratio: int
     package_timeout: timedelta
     mount_timeout: timedelta
     upload_timeout: timedelta

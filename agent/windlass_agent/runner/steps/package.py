@@ -1,85 +1,65 @@
-"""Fetches the task's package and unpacks it into the work directory.
+"""Fetches the task's package, by way of the node's cache, and unpacks it into the work directory.
 
 Unpacking happens in a process of its own with limits: an archive is hostile input, and the agent must
-survive whatever it does to the unpacker.
+survive whatever it does to the unpacker (`windlass_proto.unpack`).
 """
 
-import contextlib
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
+from typing import IO
 
-from windlass_agent.mounts.base import BadMapping
-from windlass_agent.runner import unpack
+from windlass_agent.runner.package_cache import PackageCache
 from windlass_agent.runner.steps.base import StepContext, StepFailure, transfer
 from windlass_agent.runner.steps.threads import in_thread
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.storage import ObjectLocation, parse_object_url
+from windlass_proto.unpack.launch import Verdict, unpack_archive
+from windlass_proto.unpack.limits import Limits
 
-_REFUSED = 2
-_LOOK_EVERY_S = 0.2
 
-
-async def fetch_and_unpack(context: StepContext) -> StepFailure | None:
+async def fetch_and_unpack(context: StepContext, *, cache: PackageCache) -> StepFailure | None:
     """Nothing to do without a package."""
     if not context.spec.package:
         return None
     try:
         location = parse_object_url(context.spec.package)
+        if location.is_directory:
+            raise ValueError(f"{location}: is a directory; name the archive itself")
     except ValueError as problem:
         return StepFailure(kind=FailureKind.USER_CONFIG, reason=f"package: {problem}")
-    fetch = partial(_fetch, context, location)
-    failure = await in_thread(partial(transfer, fetch, unavailable=FailureKind.INFRA_PREPARE))
-    if failure is None and not context.cancelled.is_set():
-        failure = await in_thread(partial(_unpack, context))
-    return failure
+    return await in_thread(partial(_fetch_and_unpack, context, location, cache))
 
 
-def _fetch(context: StepContext, location: ObjectLocation) -> None:
-    if location.is_directory:
-        raise BadMapping(f"package {location}: is a directory; name the archive itself")
-    storage = context.storages.for_scheme(location.scheme)
-    storage.fetch_file(location, context.folders.package, cancelled=context.cancelled)
+def _fetch_and_unpack(
+    context: StepContext, location: ObjectLocation, cache: PackageCache
+) -> StepFailure | None:
+    failures: list[StepFailure | None] = []
+
+    def both() -> None:
+        storage = context.storages.for_scheme(location.scheme)
+        with cache.archive(
+            storage, location, private=context.folders.package, cancelled=context.cancelled
+        ) as archive:
+            failures.append(_unpack(context, archive))
+
+    return transfer(both, unavailable=FailureKind.INFRA_PREPARE) or failures[0]
 
 
-def _unpack(context: StepContext) -> StepFailure | None:
-    archive, settings = context.folders.package, context.settings
-    command = [
-        sys.executable,
-        *("-I", "-S", str(Path(unpack.__file__))),
-        *(str(archive), str(context.folders.work)),
-        *(str(settings.package_limit_bytes), str(settings.package_limit_entries)),
-    ]
+def _unpack(context: StepContext, archive: IO[bytes]) -> StepFailure | None:
+    settings = context.settings
+    limits = Limits(
+        unpacked_bytes=settings.package_limit_bytes,
+        entries=settings.package_limit_entries,
+        ratio=settings.package_limit_ratio,
+    )
     try:
-        with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={}
-        ) as child:
-            said = _wait(child, context)
-        return _judge(child.returncode, said, context.spec.package)
+        outcome = unpack_archive(archive, context.folders.work, limits, is_cancelled=context.cancelled.is_set)
     except OSError as problem:
         return StepFailure(kind=FailureKind.INFRA_PREPARE, reason=f"could not unpack: {problem}")
-    finally:
-        archive.unlink(missing_ok=True)
-
-
-def _wait(child: "subprocess.Popen[bytes]", context: StepContext) -> str:
-    """Until it ends, or the attempt is stopped, or its package's time is over."""
-    while not context.cancelled.is_set():
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return child.communicate(timeout=_LOOK_EVERY_S)[0].decode(errors="replace").strip()
-    child.kill()
-    return child.communicate()[0].decode(errors="replace").strip()
-
-
-def _judge(code: int, said: str, package: str) -> StepFailure | None:
-    lines = said.splitlines()
-    last = lines[-1] if lines else "it was ended at one of its limits"
-    match code:
-        case 0:
+    reason = f"package {context.spec.package}: {outcome.said}"
+    match outcome.verdict:
+        case Verdict.UNPACKED:
             return None
-        case code if code == _REFUSED or code < 0:
-            # Ended by a signal means by one of its limits: another try would end the same way.
-            return StepFailure(kind=FailureKind.USER_CONFIG, reason=f"package {package}: {last}")
-        case _:
-            return StepFailure(kind=FailureKind.INFRA_PREPARE, reason=f"package {package}: {last}")
+        case Verdict.REFUSED:
+            return StepFailure(kind=FailureKind.USER_CONFIG, reason=reason)
+        case Verdict.FAILED:
+            return StepFailure(kind=FailureKind.INFRA_PREPARE, reason=reason)
