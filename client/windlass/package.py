@@ -4,27 +4,33 @@ The same files give the same archive, byte for byte (sorted names, no times, no 
 it in the store and a second submit of an unchanged folder uploads nothing.
 """
 
-import fnmatch
 import gzip
 import hashlib
 import stat
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from windlass.store import RemoteFiles
+from pathspec import GitIgnoreSpec
+
+from windlass.store import Progress, RemoteFiles
+from windlass_proto.checks.task import ARCHIVE_SUFFIXES
 from windlass_proto.errors import InvalidRequest, NotFound
 from windlass_proto.model.ids import TaskName
 from windlass_proto.model.storage import ObjectLocation
 
 IGNORE_FILE = ".windlassignore"
 _ALWAYS_IGNORED = (".git", "__pycache__")
-_ARCHIVES = {".tar.gz": ".tar.gz", ".tgz": ".tar.gz", ".zip": ".zip"}
 _READ_BYTES = 1024 * 1024
 _COMPRESSION_LEVEL = 6
+
+
+Showing = Callable[[str, int], AbstractContextManager[Progress | None]]
+"""Shows how far a file of this name and size is while it is uploaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +45,11 @@ class Packed:
 def pack(sources: Sequence[Path], into: Path) -> Packed:
     """Packs files (by their base names) or one folder's content into a tar.gz in the folder `into`.
 
-    A single file that is an archive already (.tar.gz, .tgz, .zip) is taken as it is.
+    A single file that is an archive already (ARCHIVE_SUFFIXES) is taken as it is.
     """
     if len(sources) == 1 and sources[0].is_file():
-        for ending, suffix in _ARCHIVES.items():
-            if sources[0].name.endswith(ending):
+        for suffix in ARCHIVE_SUFFIXES:
+            if sources[0].name.endswith(suffix):
                 return Packed(path=sources[0], sha256=_digest(sources[0]), suffix=suffix)
     with tempfile.NamedTemporaryFile(dir=into, suffix=".tar.gz", delete=False) as file:
         _write_archive(_members(sources), file)
@@ -52,7 +58,11 @@ def pack(sources: Sequence[Path], into: Path) -> Packed:
 
 
 def upload_packages(
-    packages: Mapping[TaskName, tuple[Path, ...]], *, store: RemoteFiles, bucket: str
+    packages: Mapping[TaskName, tuple[Path, ...]],
+    *,
+    store: RemoteFiles,
+    bucket: str,
+    showing: Showing = lambda _name, _size_bytes: nullcontext(),
 ) -> dict[TaskName, str]:
     """The object URL of each task's package; the same sources are packed once, known ones not uploaded."""
     urls: dict[tuple[Path, ...], str] = {}
@@ -62,10 +72,17 @@ def upload_packages(
             target = ObjectLocation(
                 scheme="oss", bucket=bucket, key=f"packages/{packed.sha256}{packed.suffix}"
             )
-            if store.size_of(target) != packed.path.stat().st_size:
-                store.upload(packed.path, target)
+            size_bytes = packed.path.stat().st_size
+            if store.size_of(target) != size_bytes:
+                with showing(_name_of(sources), size_bytes) as progress:
+                    store.upload(packed.path, target, progress=progress)
             urls[sources] = str(target)
     return {task: urls[sources] for task, sources in packages.items()}
+
+
+def _name_of(sources: Sequence[Path]) -> str:
+    first = sources[0].resolve().name
+    return first if len(sources) == 1 else f"{first} and {len(sources) - 1} more"
 
 
 def _write_archive(members: Sequence[tuple[str, Path]], file: IO[bytes]) -> None:
@@ -86,6 +103,8 @@ def _add(archive: tarfile.TarFile, name: str, path: Path) -> None:
     if stat.S_ISLNK(status.st_mode):
         entry.type = tarfile.SYMTYPE
         entry.linkname = str(path.readlink())
+        if entry.linkname.startswith("/"):
+            raise InvalidRequest(f"cannot pack {path}: the link is absolute; make it a relative one")
         archive.addfile(entry)
     elif stat.S_ISDIR(status.st_mode):
         entry.type = tarfile.DIRTYPE
@@ -113,11 +132,11 @@ def _members(sources: Sequence[Path]) -> list[tuple[str, Path]]:
     return sorted((name, path.resolve()) for name, path in named.items())
 
 
-def _below(root: Path, prefix: str, ignored: Sequence[str]) -> Iterator[tuple[str, Path]]:
+def _below(root: Path, prefix: str, ignored: GitIgnoreSpec) -> Iterator[tuple[str, Path]]:
     for path in (root / prefix).iterdir():
         name = f"{prefix}{path.name}"
         is_folder = path.is_dir() and not path.is_symlink()
-        if _is_ignored(name, ignored, is_folder=is_folder):
+        if ignored.match_file(f"{name}/" if is_folder else name):
             continue
         if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
             raise InvalidRequest(
@@ -129,25 +148,15 @@ def _below(root: Path, prefix: str, ignored: Sequence[str]) -> Iterator[tuple[st
             yield from _below(root, f"{name}/", ignored)
 
 
-def _ignored_in(folder: Path) -> tuple[str, ...]:
+def _ignored_in(folder: Path) -> GitIgnoreSpec:
     try:
         lines = (folder / IGNORE_FILE).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return _ALWAYS_IGNORED
-    named = (line.strip() for line in lines)
-    return (*_ALWAYS_IGNORED, IGNORE_FILE, *(line for line in named if line and not line.startswith("#")))
-
-
-def _is_ignored(name: str, patterns: Sequence[str], *, is_folder: bool) -> bool:
-    """A pattern without an inner slash fits at any depth; one that ends in a slash fits folders only."""
-    for pattern in patterns:
-        if pattern.endswith("/") and not is_folder:
-            continue
-        plain = pattern.rstrip("/")
-        subject = name if "/" in plain else name.rsplit("/", 1)[-1]
-        if fnmatch.fnmatchcase(subject, plain.lstrip("/")):
-            return True
-    return False
+        lines = []
+    try:
+        return GitIgnoreSpec.from_lines([*lines, *_ALWAYS_IGNORED, f"/{IGNORE_FILE}"])
+    except ValueError as error:
+        raise InvalidRequest(f"{folder / IGNORE_FILE}: {error}") from error
 
 
 def _digest(path: Path) -> str:

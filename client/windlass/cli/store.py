@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from windlass.cli import render
 from windlass.cli.invocation import Invocation, pass_invocation
+from windlass.cli.transfer_bar import progress
 from windlass.quantities import format_size
 from windlass.store import PlannedCopy, RemoteFiles, StoredObject, location_of
 from windlass_proto.model.storage import OBJECT_SCHEMES
@@ -123,15 +123,7 @@ def copy_objects(invocation: Invocation, *, source: str, target: str, recursive:
 
 def _copy_all(store: RemoteFiles, planned: Iterable[PlannedCopy]) -> None:
     steps = list(planned)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        console=render.console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
-    with bar:
+    with progress() as bar:
         moving = bar.add_task("copying", total=sum(step.size_bytes for step in steps))
         for step in steps:
             name = step.source.name if isinstance(step.source, Path) else step.source.key.rpartition("/")[2]

@@ -13,6 +13,7 @@ from windlass.cli import render
 from windlass.cli.follow import follow_job
 from windlass.cli.invocation import Invocation, pass_invocation
 from windlass.cli.options import DURATION, ENV, MAPPING, SIZE
+from windlass.cli.transfer_bar import transfer_bar
 from windlass.cli.troubles import exit_code_of, find_troubles, print_troubles
 from windlass.client import Client
 from windlass.documents import JobDocument
@@ -248,4 +249,5 @@ def _with_uploads(planned: PlannedJob, profile: Profile) -> JobSpec:
     if not planned.packages:
         return planned.spec
     store = RemoteFiles(profile.storage())
-    return planned.with_packages(upload_packages(planned.packages, store=store, bucket=profile.bucket))
+    urls = upload_packages(planned.packages, store=store, bucket=profile.bucket, showing=transfer_bar)
+    return planned.with_packages(urls)

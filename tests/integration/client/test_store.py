@@ -1,6 +1,8 @@
 """The object store and packages, against the S3 server of laptop mode."""
 
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from windlass.cli.main import root
 from windlass.laptop import Laptop
 from windlass.package import upload_packages
 from windlass.profile import Profile
-from windlass.store import RemoteFiles, location_of
+from windlass.store import Progress, RemoteFiles, location_of
 from windlass_proto.errors import Denied, InvalidRequest, NotFound, Unavailable
 from windlass_proto.model.ids import TaskName
 from windlass_proto.model.storage import StorageProfiles
@@ -111,6 +113,22 @@ def test_a_package_is_uploaded_once_under_its_digest(
     assert upload_packages(tasks, store=store, bucket=profile.bucket) == urls
     assert stored.stat().st_mtime_ns == before
     assert len(list((bucket_folder / "packages").iterdir())) == 1
+
+
+def test_how_far_an_upload_is_can_be_shown(store: RemoteFiles, profile: Profile, tmp_path: Path) -> None:
+    (tmp_path / "y.py").write_text("print(3)\n")
+    shown: list[tuple[str, int]] = []
+    moved: list[int] = []
+
+    @contextmanager
+    def showing(name: str, size_bytes: int) -> Iterator[Progress]:
+        shown.append((name, size_bytes))
+        yield moved.append
+
+    tasks = {TaskName("a"): (tmp_path / "y.py",)}
+    upload_packages(tasks, store=store, bucket=profile.bucket, showing=showing)
+    ((name, size_bytes),) = shown
+    assert (name, size_bytes) == ("y.py", sum(moved))
 
 
 def test_half_a_package_from_an_upload_that_died_is_replaced(

@@ -62,6 +62,34 @@ def test_what_nobody_wants_in_a_package_is_left_out(tmp_path: Path) -> None:
     assert set(found) == {"lib", "lib/part.py", "lib/data", "lib/data/keep", "link", "run.sh"}
 
 
+def test_what_is_left_out_is_named_by_the_rules_of_gitignore(tmp_path: Path) -> None:
+    folder = a_program(tmp_path / "one")
+    for name in (
+        "a.tmp",
+        "keep.tmp",
+        "lib/b.tmp",
+        "docs/x/y/z.pdf",
+        "docs/z.txt",
+        "deep/.git/HEAD",
+        "build",
+        "out/build/x",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    lines = ["*.tmp", "!keep.tmp", "docs/**/*.pdf", "build/", "/lib/*.py", "!.git", "!.windlassignore"]
+    (folder / ".windlassignore").write_text("\n".join(lines))
+    found = members(pack([folder], tmp_path).path)
+    files = {name for name, entry in found.items() if not entry.isdir()}
+    assert files == {"build", "docs/z.txt", "keep.tmp", "link", "run.sh"}
+
+
+def test_a_pattern_that_is_none_is_told_with_its_file(tmp_path: Path) -> None:
+    folder = a_program(tmp_path / "one")
+    (folder / ".windlassignore").write_text("!\n")
+    with pytest.raises(InvalidRequest, match=r"one/\.windlassignore"):
+        pack([folder], tmp_path)
+
+
 def test_files_are_packed_by_their_base_names(tmp_path: Path) -> None:
     folder = a_program(tmp_path / "one")
     packed = pack([folder / "run.sh", folder / "lib" / "part.py"], tmp_path)
@@ -75,11 +103,19 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         pack([folder / "part.py", folder / "lib" / "part.py"], tmp_path)
 
 
-def test_an_archive_is_taken_as_it_is(tmp_path: Path) -> None:
-    archive = tmp_path / "ready.zip"
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst"])
+def test_an_archive_is_taken_as_it_is(suffix: str, tmp_path: Path) -> None:
+    archive = tmp_path / f"ready{suffix}"
     archive.write_bytes(b"PK")
     packed = pack([archive], tmp_path)
-    assert (packed.path, packed.suffix) == (archive, ".zip")
+    assert (packed.path, packed.suffix) == (archive, suffix)
+
+
+def test_an_absolute_link_is_refused_as_nodes_would(tmp_path: Path) -> None:
+    folder = a_program(tmp_path / "one")
+    (folder / "other").symlink_to(folder / "run.sh")
+    with pytest.raises(InvalidRequest, match="other: the link is absolute"):
+        pack([folder], tmp_path)
 
 
 def test_a_link_that_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
