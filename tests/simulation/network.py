@@ -34,7 +34,8 @@ class Path:
     back: Direction
 
     def heal(self) -> None:
-        self.there, self.back = Direction(), Direction()
+        """What is on its way arrives when it would have; streams stay in order."""
+        self.there, self.back = (Direction(in_order=way.in_order) for way in (self.there, self.back))
 
 
 class Call:
