@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any  # what a keeper gets is JSON
 
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef
@@ -29,6 +30,16 @@ class CommandPlan:
     """What becomes of output that the node has no room for: `drop`, or `block` (the command waits)."""
     outlive_s: float | None = None
     """It is ended when the node's lease has been over for this long; None = never."""
+    isolation: Mapping[str, Any] | None = None
+    """As `core/isolation.sandbox_plan` makes it; None = the agent's own user and namespaces."""
+    pids: int = 0
+    """Most processes and threads; 0 = the node's own limit."""
+    open_files: int = 0
+    """Of each process; 0 = the node's own limit."""
+    cpu: float = 0.0
+    """Cores; 0 = no claim."""
+    undo: tuple[str, ...] = ()
+    """Ends what outlives the command's processes, when a signal has ended it; () = there is nothing such."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

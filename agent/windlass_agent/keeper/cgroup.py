@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 KEEPER_BYTES = 16 << 20
 """The keeper's own memory, which is charged to the slot too, on top of a command's limit."""
+HELPERS = 4
+"""Processes in the slot's group that are not the command's: its keeper and what holds its namespaces."""
+CPU_PERIOD_US = 100_000
 
 
 def write_once(path: str, text: str) -> None:
@@ -29,6 +32,7 @@ class Group:
         for path in dict.fromkeys(paths.values()):
             write_once(f"{path}/cgroup.procs", str(os.getpid()))
         self._pids_max = f"{paths['pids']}/pids.max" if "pids" in paths else ""
+        self._pids_most = pids_max
         self._pids_allowed = str(pids_max) if pids_max else "max"
         self._procs = f"{paths['procs']}/cgroup.procs" if "procs" in paths else ""
         self.allow_forks()  # The keeper before this one may have died while it forbade them.
@@ -56,6 +60,18 @@ class Group:
     def allow_forks(self) -> None:
         if self._pids_max:
             write_once(self._pids_max, self._pids_allowed)
+
+    @property
+    def limits_pids(self) -> bool:
+        return bool(self._pids_max)
+
+    def limit_pids(self, most: int) -> None:
+        """Of the next command; 0 = as the node says, which is also the most. `HELPERS` live beside it."""
+        limits = [limit for limit in (most and most + HELPERS, self._pids_most) if limit]
+        allowed = str(min(limits)) if limits else "max"
+        if allowed != self._pids_allowed:
+            self._pids_allowed = allowed
+            self.allow_forks()
 
     def kill_all(self) -> set[int]:
         """Signals all that lives in the group or below the keeper, and tells which.
@@ -123,6 +139,34 @@ class Memory:
         words = os.pread(self._events_fd, 4096, 0).split()
         self._oom_kills = int(words[words.index(b"oom_kill") + 1]) if b"oom_kill" in words else 0
         return self._oom_kills > before
+
+
+class Cpu:
+    """The slot's share of the processors, v1 or v2; as a share it counts only when they are short."""
+
+    def __init__(self, path: str, kind: str) -> None:
+        self._path, self._kind, self._cores = path, kind, 0.0
+        self._is_v1 = os.path.exists(f"{path}/cpu.shares")
+
+    def prepare(self, cores: float) -> None:
+        """0 = as much as one core when it is short, and no quota."""
+        if cores == self._cores:
+            return
+        share = cores or 1.0
+        if self._is_v1:
+            self._write("shares", str(min(262_144, max(2, int(1024 * share)))))
+        else:
+            self._write("weight", str(min(10_000, max(1, int(100 * share)))))
+        if self._kind == "quota":
+            quota = max(1_000, int(cores * CPU_PERIOD_US)) if cores else 0
+            if self._is_v1:
+                self._write("cfs_quota_us", str(quota or -1))
+            else:
+                self._write("max", f"{quota or 'max'} {CPU_PERIOD_US}")
+        self._cores = cores
+
+    def _write(self, name: str, text: str) -> None:
+        write_once(f"{self._path}/cpu.{name}", text)
 
 
 def descendants(root: int) -> set[int]:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Mapping
 
 from windlass_agent.keeper.cgroup import Group
+from windlass_agent.keeper.confine import Confinement, spawn_confined
 from windlass_agent.keeper.output import Stream
 from windlass_agent.keeper.record import NEVER, Record, boot_clock
 
@@ -18,6 +19,8 @@ KILL_LOOK_S = (0.001, 0.1)
 """While killed processes vanish: first and longest pause."""
 STUCK_S = 5.0
 """The agent is called for help when killed processes are still there."""
+UNDO_S = 60.0
+"""For ending what outlives a command's processes, such as its container; then it is left to the agent."""
 PROGRAM_CHARS = 500
 """Of a program's name in a record, whose room in the journal is bounded."""
 _RESTORED_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGHUP, signal.SIGINT)
@@ -102,9 +105,11 @@ class Command:
         timeout_s = plan["timeout_s"]
         self._deadline = NEVER if timeout_s is None else self._began_at + timeout_s
         self.renew(lease)
+        self._confinement: Confinement | None = None
         self._wait_until = 0.0
         """End of the grace, or of the drain when it ended by itself."""
         self._pause_s = KILL_LOOK_S[0]
+        self._undo_begun = False
 
     def spawn(self, null: int, pipes: tuple[int, int], environment: Mapping[str, str]) -> None:
         """By vfork inside posix_spawn, 5 % cheaper than Popen; the working directory is set already."""
@@ -120,6 +125,42 @@ class Command:
             setsigmask=(),
         )
         self.pidfd = os.pidfd_open(self.pid)
+
+    def spawn_in(
+        self,
+        confinement: Confinement,
+        null: int,
+        pipes: tuple[int, int],
+        environment: Mapping[str, str],
+        *,
+        work_dir: str,
+        oom_score_adj: bytes,
+    ) -> Record | None:
+        """By fork, with limits or a sandbox of its own; None = it runs, otherwise why it does not."""
+        argv = self.plan["argv"] or [""]
+
+        def become() -> Record:
+            os.setsid()
+            for number in _RESTORED_SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            for target, fd in enumerate((null, *pipes)):
+                os.dup2(fd, target)
+            try:
+                os.chdir(work_dir)
+            except OSError as error:
+                return describe_failed_start(work_dir, error) | {"at": "work_dir"}
+            try:
+                os.execve(find_program(argv[0], environment), argv, environment)
+            except (OSError, ValueError) as error:
+                return describe_failed_start(argv[0], error) | {"at": "command"}
+
+        self._confinement = confinement
+        self.pid, failed = spawn_confined(confinement, become, oom_score_adj)
+        if failed is None:
+            self.pidfd = os.pidfd_open(self.pid)
+        elif confinement.sandbox:
+            confinement.sandbox.close()
+        return failed
 
     def renew(self, lease: LeaseEnd) -> None:
         """The node may keep the command until then, and a while longer if its plan says so."""
@@ -151,12 +192,37 @@ class Command:
         elif not has_children and not group.others():
             # Nobody is left who could write; whoever escaped has until the end of the drain.
             self.look_at = self._wait_until
-            return bool(self.cause) or now >= self._wait_until or all(s.pipe < 0 for s in self.streams)
-        elif now < self._wait_until and (self.cause or any(s.pipe >= 0 for s in self.streams)):
-            self.look_at = min(self._wait_until, now + (GRACE_LOOK_S if self.cause else LOOK_S))
+            return self._is_ending or now >= self._wait_until or all(s.pipe < 0 for s in self.streams)
+        elif now < self._wait_until and (self._is_ending or any(s.pipe >= 0 for s in self.streams)):
+            self.look_at = min(self._wait_until, now + (GRACE_LOOK_S if self._is_ending else LOOK_S))
             return False
         self._kill(now, group)
         return False
+
+    def undo(self, null: int, group: Group) -> bool:
+        """Starts what ends that which outlives the processes, such as a container; whether it did.
+
+        Once, when they are gone, and only if a signal ended the command: else it has seen to that itself.
+        """
+        argv = self.plan.get("undo")
+        if not argv or self._undo_begun or self.status is None or not os.WIFSIGNALED(self.status):
+            return False
+        self._undo_begun = True
+        if self.killing_since != NEVER:
+            group.allow_forks()
+            self.killing_since = NEVER
+        actions = [(os.POSIX_SPAWN_DUP2, null, target) for target in range(3)]
+        try:
+            os.posix_spawn(argv[0], argv, {}, file_actions=actions, setsid=True, setsigmask=())
+        except OSError:
+            return False  # The agent does it, when it hears of the end.
+        now = boot_clock()
+        self._wait_until, self.look_at = now + UNDO_S, now + GRACE_LOOK_S
+        return True
+
+    @property
+    def _is_ending(self) -> bool:
+        return bool(self.cause) or self._undo_begun
 
     def _end_overdue(self, now: float) -> None:
         if now >= self._deadline:
@@ -191,5 +257,7 @@ class Command:
             self.system_cpu += usage.ru_stime
             if pid == self.pid:
                 self.status, self.ran_for = status, now - self._began_at
+                if self._confinement and self._confinement.sandbox:
+                    self._confinement.sandbox.close()
                 if not self.cause:
                     self._wait_until = now + self._drain_s

@@ -9,12 +9,14 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from windlass_agent.keeper.cgroup import Group, Memory
+from windlass_agent.keeper.cgroup import Cpu, Group, Memory
 from windlass_agent.keeper.command import STUCK_S, Command, LeaseEnd, describe_failed_start
+from windlass_agent.keeper.confine import Confinement, hand_over
 from windlass_agent.keeper.journal import Journal
 from windlass_agent.keeper.link import Link
 from windlass_agent.keeper.output import ROOM_RETRY_S, SlotRoom, Spool, Stream
-from windlass_agent.keeper.record import NEVER, PROTOCOL, Record, boot_clock, encode, reach
+from windlass_agent.keeper.record import NEVER, PROTOCOL, Record, boot_clock, encode, owner_of, reach
+from windlass_agent.keeper.sandbox import Place, Sandbox
 
 MAX_QUEUED = 4096
 """Plans; an agent that hands over more has lost count and is cut off."""
@@ -30,8 +32,8 @@ _PLAN_FIELDS = frozenset(
 
 
 class Keeper:
-    """Config: slot, build, groups {procs, memory, pids}, journal_bytes, segment_bytes,
-    spool_limit_bytes, spool_slot_bytes, pids_max, drain_s, idle_exit_s, oom_score_adj, crash_at.
+    """Config: slot, build, groups {procs, memory, pids, cpu}, state, uids, bwrap, cpu_limits, journal_bytes,
+    segment_bytes, spool_limit_bytes, spool_slot_bytes, pids_max, drain_s, idle_exit_s, oom_score_adj, crash_at.
     """
 
     def __init__(self, config: Record, nonce: str) -> None:
@@ -39,8 +41,11 @@ class Keeper:
         self._nonce = nonce
         self._slot: str = config["slot"]
         self._work = f"{self._slot}/work"
+        self._temporary = f"{self._slot}/tmp"
         self._group = Group(config["groups"], config["pids_max"])
-        self._memory = Memory(config["groups"]["memory"]) if "memory" in config["groups"] else None
+        groups = config["groups"]
+        self._memory = Memory(groups["memory"]) if "memory" in groups else None
+        self._cpu = Cpu(groups["cpu"], config["cpu_limits"]) if "cpu" in groups else None
         with open("/proc/sys/kernel/random/boot_id") as file:
             header = {"is": "segment", "boot": file.read().strip(), "pid": os.getpid()}
         about = os.stat(self._slot)
@@ -228,7 +233,8 @@ class Keeper:
             if self._command is None:
                 self._begin(self._queue.popleft())
             elif self._command.settle(self._group):
-                self._finish(self._command)
+                if not self._command.undo(self._null, self._group):
+                    self._finish(self._command)
             else:
                 break
         if self._command:
@@ -301,15 +307,55 @@ class Keeper:
         environment.setdefault("WINDLASS_WORK_DIR", program)
         try:
             os.chdir(program)
-            if self._memory:
-                at, program = "memory", "the memory limit"
-                self._memory.prepare(plan["memory_bytes"])
-            at, program = "command", next(iter(plan["argv"]), "")
+            at, program = "limits", "a limit"
+            self._limit(plan)
+            is_plain = not plan.get("isolation") and not plan.get("open_files")
+            at, program = (
+                ("command", next(iter(plan["argv"]), "")) if is_plain else ("isolation", "isolation")
+            )
+            if not is_plain:
+                confinement = self._confine(plan)
             reach("keeper.start.before_exec")
-            command.spawn(self._null, pipes, environment)
+            if is_plain:
+                command.spawn(self._null, pipes, environment)
+                return None
+            return command.spawn_in(
+                confinement,
+                self._null,
+                pipes,
+                environment,
+                work_dir=plan["work_dir"] or self._work,
+                oom_score_adj=self._oom_score_adj,
+            )
         except (OSError, ValueError) as error:
             return describe_failed_start(program, error) | {"at": at}
-        return None
+
+    def _limit(self, plan: Record) -> None:
+        self._group.limit_pids(plan.get("pids", 0))
+        if self._memory:
+            self._memory.prepare(plan["memory_bytes"])
+        if self._cpu:
+            self._cpu.prepare(plan.get("cpu", 0.0))
+
+    def _confine(self, plan: Record) -> Confinement:
+        """Raises OSError."""
+        isolation, open_files = plan.get("isolation"), plan.get("open_files", 0)
+        if not isolation:
+            return Confinement(None, None, uid=os.getuid(), open_files=open_files, processes=0)
+        uid = owner_of(plan["ref"][3], self._config["uids"])
+        for own in () if plan["work_dir"] else (self._work, self._temporary):
+            os.makedirs(own, 0o700, exist_ok=True)
+            hand_over(own, uid)
+        place = Place(
+            isolation,
+            work=plan["work_dir"] or self._work,
+            temporary=isolation.get("tmp") or self._temporary,
+            state=self._config["state"],
+        )
+        # Without a group of its own the user is what can be counted.
+        processes = 0 if self._group.limits_pids else plan.get("pids", 0)
+        sandbox = Sandbox(self._config["bwrap"], place)
+        return Confinement(place, sandbox, uid=uid, open_files=open_files, processes=processes)
 
     def _introduce(self, pid: int) -> int:
         """Makes the command a likelier victim than its keeper when memory runs out; its start ticks."""
@@ -393,14 +439,26 @@ class Keeper:
 
     def _empty_work_dir(self) -> None:
         """What a command left behind goes aside in one step; the agent removes it when there is time."""
+        if not self._set_aside(self._work):
+            self._work = f"{self._slot}/work-{time.time_ns()}"
+        if not os.path.isdir(self._work):
+            os.mkdir(self._work, 0o700)
+        if os.path.isdir(self._temporary) and not self._set_aside(self._temporary):
+            self._temporary = f"{self._slot}/tmp-{time.time_ns()}"
+
+    def _set_aside(self, directory: str) -> bool:
+        """False: it was made immutable, or something is mounted there; it stays, and is not used again."""
         try:
-            if not os.listdir(self._work):
-                return
+            if self._is_own(directory) and not os.listdir(directory):
+                return True
         except FileNotFoundError:
-            pass
-        else:
-            try:
-                os.rename(self._work, f"{self._slot}/trash/{time.time_ns()}")
-            except OSError:  # Made immutable, or something is mounted there: it stays, and is not used again.
-                self._work = f"{self._slot}/work-{time.time_ns()}"
-        os.mkdir(self._work, 0o700)
+            return True
+        try:
+            os.rename(directory, f"{self._slot}/trash/{time.time_ns()}")
+        except OSError:
+            return False
+        return True
+
+    def _is_own(self, directory: str) -> bool:
+        """Not one that an isolated command had: its user may be another's again."""
+        return os.stat(directory).st_uid == os.getuid()

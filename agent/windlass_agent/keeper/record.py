@@ -41,3 +41,12 @@ def reach(failpoint: str) -> None:
         _crash_after -= 1
         if _crash_after == 0:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def owner_of(fence: int, uids: list[int]) -> int:
+    """User (and group) of an isolated attempt, from the slot's own range [first, count].
+
+    Attempts that run at the same time are in different slots; the next one in a slot is another user.
+    """
+    first, count = uids
+    return first + fence % count

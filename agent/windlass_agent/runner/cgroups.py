@@ -18,7 +18,7 @@ from windlass_proto.errors import Unavailable
 
 AGENT_GROUP = "agent"
 """Where the agent goes when its own group must be free of processes (`DelegateSubgroup=` of the unit)."""
-_LIMITS = ("memory", "pids")
+_LIMITS = ("memory", "pids", "cpu")
 _PROTECTION = {"cpu.weight": "1000", "memory.low": str(256 << 20)}
 """Of the agent's own group: ten times the usual share, and memory that is not taken back for others."""
 
@@ -29,7 +29,7 @@ class CgroupTrees:
 
     unified: Path | None
     v1: Mapping[str, Path]
-    """By controller: memory and pids where they are v1."""
+    """By controller: memory, pids and cpu where they are v1."""
 
 
 def read_trees(mountinfo: str, own_groups: str) -> CgroupTrees:
@@ -66,34 +66,44 @@ class SlotGroups:
     """Tells and ends processes: v2 where there is a v2 tree."""
     memory: Path | None
     pids: Path | None
+    cpu: Path | None = None
 
     def for_keeper(self) -> dict[str, str]:
-        found = {"procs": self.procs, "memory": self.memory, "pids": self.pids}
+        found = {"procs": self.procs, "memory": self.memory, "pids": self.pids, "cpu": self.cpu}
         return {name: str(path) for name, path in found.items() if path}
 
     def paths(self) -> tuple[Path, ...]:
-        return tuple(dict.fromkeys(path for path in (self.procs, self.memory, self.pids) if path))
+        found = (self.procs, self.memory, self.pids, self.cpu)
+        return tuple(dict.fromkeys(path for path in found if path))
 
 
 class Containment:
     """The node's groups, `<own group>/windlass-<owner>/slot-N` in each tree."""
 
     def __init__(
-        self, *, unified: Path | None, memory: Path | None, pids: Path | None, lacks: str = ""
+        self,
+        *,
+        unified: Path | None,
+        memory: Path | None,
+        pids: Path | None,
+        cpu: Path | None = None,
+        lacks: str = "",
     ) -> None:
         self._unified = unified
         self._memory = memory
         self._pids = pids
+        self._cpu = cpu
         self._lacks = lacks
 
     def describe(self) -> str:
         """In words for people: a node's fact and `doctor` show it."""
-        limits = [name for name, path in (("memory", self._memory), ("pids", self._pids)) if path]
+        trees = (("memory", self._memory), ("pids", self._pids), ("cpu", self._cpu))
+        limits = [name for name, path in trees if path]
         if self._top is None:
             return f"weak: process groups and adopted orphans only ({self._lacks})"
         where = "cgroup v2" if self._unified else "cgroup v1"
         version = "v1 " if limits and self._unified and self._memory != self._unified else ""
-        limited = f"{version}{' and '.join(limits)} limits" if limits else "no limits"
+        limited = f"{version}{_listed(limits)} limits" if limits else "no limits"
         return f"{where}, {limited}" + (f" ({self._lacks})" if self._lacks else "")
 
     @property
@@ -149,10 +159,9 @@ class Containment:
 
     def remove_unused(self) -> None:
         """The node's own groups, where no slot has one below: the kernel lets no other go."""
-        for path in (self._unified, self._memory, self._pids):
+        for path in self._tops:
             with suppress(OSError):
-                if path:
-                    path.rmdir()
+                path.rmdir()
 
     def remove_empty(self) -> None:
         """Groups that an agent before this one left, as after a kill -9, and in which nothing lives."""
@@ -178,7 +187,7 @@ class Containment:
 
     def siblings(self) -> tuple["Containment", ...]:
         """The groups of other agents, dead or alive, that lie beside our own; see `orphans`."""
-        tops = [path for path in (self._unified, self._memory, self._pids) if path]
+        tops = self._tops
         names = {found.name for top in tops for found in top.parent.glob("windlass-*") if found.is_dir()}
 
         def beside(top: Path | None, name: str) -> Path | None:
@@ -189,6 +198,7 @@ class Containment:
                 unified=beside(self._unified, name),
                 memory=beside(self._memory, name),
                 pids=beside(self._pids, name),
+                cpu=beside(self._cpu, name),
             )
             for name in sorted(names - {top.name for top in tops})
         )
@@ -212,12 +222,18 @@ class Containment:
         return tuple(sorted(int(name) for name in names if name.isdigit() and int(name) >= slots))
 
     def _make_tops(self) -> None:
-        for top in (self._unified, self._memory, self._pids):
-            if top and not top.exists():
+        for top in self._tops:
+            if not top.exists():
                 top.mkdir()
-                for controller, path in (("memory", self._memory), ("pids", self._pids)):
+                trees = (("memory", self._memory), ("pids", self._pids), ("cpu", self._cpu))
+                for controller, path in trees:
                     if path == top == self._unified:
                         _enable(top, controller)
+
+    @property
+    def _tops(self) -> list[Path]:
+        found = (self._unified, self._memory, self._pids, self._cpu)
+        return list(dict.fromkeys(path for path in found if path))
 
     @property
     def _top(self) -> Path | None:
@@ -227,7 +243,9 @@ class Containment:
         def slot(top: Path | None) -> Path | None:
             return top / f"slot-{number}" if top else None
 
-        return SlotGroups(procs=slot(self._top), memory=slot(self._memory), pids=slot(self._pids))
+        return SlotGroups(
+            procs=slot(self._top), memory=slot(self._memory), pids=slot(self._pids), cpu=slot(self._cpu)
+        )
 
     def _kill_each(self, number: int, *, spare: int = 0) -> None:
         """Before Linux 5.14, and on v1: nothing may fork while each is killed."""
@@ -275,7 +293,12 @@ def make_containment(trees: CgroupTrees, owner: str) -> Containment:
             lacks.append(f"no {controller} controller: {error}")
     if not trees.unified and not trees.v1:
         lacks.append("no cgroup tree is mounted")
-    return Containment(unified=unified, memory=found["memory"], pids=found["pids"], lacks="; ".join(lacks))
+    return Containment(unified=unified, **found, lacks="; ".join(lacks))
+
+
+def _listed(words: list[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _make(path: Path) -> Path:

@@ -38,6 +38,14 @@ class KeeperSettings:
     """A keeper with nothing to do and no agent ends: nobody may ever come back."""
     pids_max: int = 8192
     """Processes and threads of one attempt at once, where the machine can limit them; 0 = any number."""
+    state: str = "/nonexistent"
+    """The agent's state directory, of which an isolated command sees its own part only."""
+    uids: tuple[int, int] = (0, 1)
+    """Of the slot's isolated commands: the first, and how many."""
+    bwrap: str = ""
+    """The program bubblewrap, by full path."""
+    cpu_limits: str = "shares"
+    """How a claim of cores is made good: `shares`, or `quota` as well."""
     oom_score_adj: int = 500
     """Of commands: the kernel is to end them before their keeper."""
     crash_at: str = ""

@@ -11,7 +11,7 @@ TEMPLATES = 8
 """That a keeper remembers; of more tasks at once, the one that came first is sent again."""
 _FIELDS = (
     *("argv", "work_dir", "output_dir", "timeout_s", "kill_grace_s", "memory_bytes"),
-    *("outlive_s", "on_full_spool"),
+    *("outlive_s", "on_full_spool", "isolation", "pids", "open_files", "cpu", "undo"),
 )
 
 

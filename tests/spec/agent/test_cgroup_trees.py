@@ -72,7 +72,7 @@ def test_limits_of_the_unified_tree_are_handed_down_to_the_slots(tmp_path: Path)
     (tmp_path / "windlass-owner" / "cgroup.subtree_control").write_text("memory pids\n")
     containment = make_containment(CgroupTrees(unified=tmp_path, v1={}), "owner")
     assert containment.slot_groups(3).for_keeper() == dict.fromkeys(
-        ("procs", "memory", "pids"), f"{tmp_path}/windlass-owner/slot-3"
+        ("procs", "memory", "pids", "cpu"), f"{tmp_path}/windlass-owner/slot-3"
     )
 
 
