@@ -2,6 +2,7 @@
 anything starts. The environment is read here and nowhere else."""
 
 import argparse
+import json
 import os
 import re
 import tomllib
@@ -14,10 +15,11 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from windlass_agent.mounts import InputWay
 from windlass_proto import failpoints
 from windlass_proto.endpoints import check_endpoints
 from windlass_proto.errors import InvalidRequest
-from windlass_proto.model.storage import StorageProfiles, profiles_from_mapping
+from windlass_proto.model.storage import StorageProfiles, parse_location, profiles_from_mapping
 
 ENV_PREFIX = "WINDLASS_AGENT_"
 
@@ -58,6 +60,45 @@ def _ten_seconds_at_least(value: timedelta) -> timedelta:
     return value
 
 
+def _split(value: object) -> object:
+    """Words with commas between, as variables have them."""
+    return [word.strip() for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+
+def _from_json(value: object) -> object:
+    """Tables, as a variable has them."""
+    return json.loads(value) if isinstance(value, str) else value
+
+
+def _mountable(url: str) -> str:
+    parse_location(url)
+    return url
+
+
+_Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
+_GPU_NAME = re.compile(r"\d+|(GPU|MIG)-[0-9A-Za-z/-]+")
+_GPUS_MOST = 1024
+
+
+def _parse_gpus(value: object) -> object:
+    """How many, or which; a text with a comma or a UUID in it is a list."""
+    if isinstance(value, str):
+        names = [word.strip() for word in value.split(",") if word.strip()]
+        value = int(value) if value.strip().isdigit() else names
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _GPUS_MOST:
+        return tuple(map(str, range(value)))
+    if not isinstance(value, list | tuple):
+        raise ValueError("must be a number of GPUs, or a list of indexes or UUIDs")
+    named = [str(name) for name in value]
+    wrong = next((name for name in named if not _GPU_NAME.fullmatch(name)), None)
+    if wrong is not None:
+        raise ValueError(f"must name GPUs by index or UUID such as GPU-1b2c or MIG-3d4e (there is {wrong!r})")
+    if len(set(named)) < len(named):
+        raise ValueError("must name each GPU once")
+    return tuple(named)
+
+
+_Gpus = Annotated[tuple[str, ...], BeforeValidator(_parse_gpus)]
 _Positive = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_above_zero)]
 _OrNone = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_a_second_at_most)]
 _Keepalive = Annotated[timedelta, BeforeValidator(parse_duration), AfterValidator(_ten_seconds_at_least)]
@@ -120,6 +161,19 @@ class WorkSettings:
     pids_max: Annotated[int, Field(ge=0, le=4_194_304)] = 8192
     """Processes and threads of one attempt at once: more than a machine's cores need, and a fork bomb is
     held before it takes the machine. 0 = any number."""
+    inputs: InputWay = InputWay.AUTO
+    """How inputs come to commands: `mount`, `copy`, or `auto`, which copies where nothing can be mounted."""
+    mount_cache_bytes: Annotated[int, Field(ge=1 << 26)] = 16 << 30
+    """What an attempt has read of its mounts stays on the disk up to this; read again it is not fetched."""
+    mount_survey: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
+    """Objects of an input that are looked at before it is mounted: commands can make files of their own in
+    the directories seen by then. A thousand cost one call to the store."""
+    container_engine: Literal["auto", "docker", "podman", "none"] = "auto"
+    """What runs tasks in containers; `auto`: docker where its daemon answers, else podman."""
+    container_socket: str = ""
+    """Path of docker's socket; "" = where its client looks."""
+    container_options: str = ""
+    """Options for the engine's program, before everything else; as a shell would split them."""
     transfer_threads: Annotated[int, Field(ge=1, le=64)] = 4
     """Objects copied at once per attempt; more hardly helps one machine."""
     package_timeout: _Positive = timedelta(hours=1)
@@ -179,6 +233,47 @@ class VariableSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    """Network file systems that tasks may mount."""
+
+    hosts: _Words = ()
+    """NFS servers, as names or patterns such as `*.nas.example.com`; none unless told: a server trusts the
+    node, whoever's task asks."""
+    options: str = ""
+    """Mount options for all of them, before those of the task."""
+    timeout: _Positive = timedelta(minutes=2)
+    """For one mount."""
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSettings:
+    """The node's own directories (file://)."""
+
+    directories: _Words = ()
+    """Those that tasks may see, with all below; none unless told."""
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeMount:
+    """Mounted for every task that has no inputs of its own."""
+
+    source: Annotated[str, AfterValidator(_mountable)]
+    """URL of a directory, as in a job."""
+    destination: str
+    """Where commands see it."""
+    writable: bool = False
+    """Network file systems only."""
+    options: str = ""
+    """Mount options of a network file system."""
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
     state: Path
     """Everything the agent must remember; one agent per directory."""
@@ -193,11 +288,18 @@ class AgentSettings:
     """How people know the node; "" = its host name."""
     slots: Annotated[int, Field(ge=1, le=4096)] = 1
     """Attempts at once; 1 as in the services whose jobs run here: a command has the machine for itself."""
+    gpus: _Gpus | None = None
+    """What commands may be given: a number (the first ones), or a list of indexes or UUIDs; not given = all
+    that NVML finds. Commands see none but those they were given."""
     storage: Path | None = None
     """TOML file that says which server oss://, cos:// and s3:// mean."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     exit_kills: bool = False
     """Whether SIGTERM also ends keepers and commands; for agents that live as long as their parent."""
+    mounts: Annotated[tuple[NodeMount, ...], BeforeValidator(_from_json)] = ()
+    """What the node mounts for tasks without inputs; a task's own inputs replace all of it."""
+    network: NetworkSettings = NetworkSettings()
+    local: LocalSettings = LocalSettings()
     link: LinkSettings = LinkSettings()
     work: WorkSettings = WorkSettings()
     spool: SpoolSettings = SpoolSettings()
@@ -326,6 +428,7 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("--join-token-file", metavar="FILE", help="file that holds the join token")
     parser.add_argument("--name", help="how people know the node (default: its host name)")
     parser.add_argument("--slots", metavar="N", type=int, help="attempts at once (default 1)")
+    parser.add_argument("--gpus", metavar="N|LIST", help="GPUs for commands (default: all that NVML finds)")
     parser.add_argument("--storage", metavar="FILE", help="storage profiles (TOML)")
     parser.add_argument("--config", metavar="FILE", help="settings (TOML)")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))

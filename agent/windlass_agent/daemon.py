@@ -8,16 +8,26 @@ import asyncio
 import contextlib
 import logging
 import resource
+import shlex
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
 from windlass_agent import doctor, leave_command, notice_command
-from windlass_agent.config import AgentSettings, failpoint, load_settings, load_storage, read_join_token
+from windlass_agent.config import (
+    AgentSettings,
+    NodeMount,
+    failpoint,
+    load_settings,
+    load_storage,
+    read_join_token,
+)
+from windlass_agent.containers.base import BadImage, EngineSetting, Login
+from windlass_agent.containers.node_containers import NodeContainers
 from windlass_agent.core.backoff import Backoff
 from windlass_agent.core.disk_pressure import DiskFloor
 from windlass_agent.core.environment import NodeVariables
@@ -34,13 +44,18 @@ from windlass_agent.link.poller import Poller
 from windlass_agent.link.releaser import Releaser
 from windlass_agent.link.reporter import Reporter
 from windlass_agent.link.session import Loop, NodeLogin, SessionKeeper
-from windlass_agent.mounts import Storages
+from windlass_agent.mounts import Storages, open_mounter
+from windlass_agent.mounts.base import InputMounter
+from windlass_agent.mounts.network_mount import NetworkPolicy
+from windlass_agent.mounts.node_mounts import MountLimits
 from windlass_agent.node import facts as node
 from windlass_agent.node.boot_clock import boot_seconds
+from windlass_agent.node.gpus import NodeGpus, gpus_of_node
 from windlass_agent.node.priority import Priority, protect_from_oom
 from windlass_agent.runner.adoption import adopt
 from windlass_agent.runner.attempt_runner import AttemptRunner
 from windlass_agent.runner.cgroups import find_containment
+from windlass_agent.runner.container_ends import ContainerEnds
 from windlass_agent.runner.executor import Executor, ExecutorFactory, OnKeeperLost, OnRecord
 from windlass_agent.runner.keeper_client import Slot
 from windlass_agent.runner.keeper_process import KeeperSettings
@@ -52,7 +67,8 @@ from windlass_agent.runner.slow_attempts import SlowAttempts
 from windlass_agent.runner.spool_quota import SpoolLimits, SpoolQuota, node_limit
 from windlass_agent.runner.start_queue import QueueSettings, StartQueue
 from windlass_agent.runner.step_runner import StepRunner
-from windlass_agent.runner.steps.base import StepSettings
+from windlass_agent.runner.steps.base import StepContext, StepSettings
+from windlass_agent.runner.steps.container import ContainerStep
 from windlass_agent.runner.task_template import TaskTemplates
 from windlass_agent.spool.attempt_dir import remove_attempt
 from windlass_agent.spool.disk_space import disk_space
@@ -60,6 +76,7 @@ from windlass_agent.spool.intents import IntentJournal
 from windlass_agent.state_dir import StateDir
 from windlass_proto import failpoints
 from windlass_proto.errors import Unavailable, WindlassError
+from windlass_proto.model.specs import InputMapping
 from windlass_proto.model.status import NodeFacts
 
 _CHORES_EVERY_S = 0.25
@@ -116,7 +133,15 @@ async def run_agent(
     containment.protect_agent()
     await asyncio.to_thread(end_orphans, containment, state.root, state.place)
     containment.remove_empty()
-    facts = node.node_facts(name=settings.name, slots=settings.slots, containment=containment.describe())
+    gpus = await asyncio.to_thread(gpus_of_node, settings.gpus)
+    if gpus.problem:
+        log.warning("gpus.unknown", reason=gpus.problem)
+    facts = node.node_facts(
+        name=settings.name,
+        slots=settings.slots,
+        gpus=len(gpus.names),
+        containment=containment.describe(),
+    )
 
     def keeper_slot(number: int, on_record: OnRecord, on_keeper_lost: OnKeeperLost) -> Executor:
         return Slot(
@@ -210,6 +235,9 @@ class _Agent:
             check=self._watch.check,
             renew=self._channels.renew,
         )
+        self._mounter = _mounter(settings, self._boot_id)
+        self._containers = _node_containers(settings.work, state)
+        self._container_ends = ContainerEnds(self._containers, directory_of=state.attempt)
         self._work: _Work | None = None
 
     async def run(self, ending: _Ending) -> None:
@@ -230,6 +258,8 @@ class _Agent:
                 async with asyncio.timeout(_CLOSE_S), asyncio.TaskGroup() as group:
                     for executor in self._work.executors:
                         group.create_task(executor.close(end_keeper=kill))
+            if kill:
+                await asyncio.to_thread(_release_all, self._state.attempts, self._mounter)
             self._work.intents.close()
         await self._channels.close()
         log.info("agent.stopped", commands_ended=kill)
@@ -251,8 +281,12 @@ class _Agent:
         async with asyncio.TaskGroup() as group:
             slow = SlowAttempts(work.runner, self._steps(), group, events=work.reporter, logs=work.logs)
             work.runner.attach(slow)
+            work.runner.attach_containers(
+                lambda attempt, what: _spawn(group, self._container_ends.end(work.runner, attempt, what))
+            )
+            group.create_task(self._container_ends.serve(work.runner))
             group.create_task(_chores(work.runner, self._state, ending))
-            group.create_task(_sweep(work.runner))
+            group.create_task(_sweep(work.runner, self._mounter))
             notices = NoticeWatch(
                 self._state.notice, work.runner, self._intake, boot_id=self._boot_id, clock=boot_seconds
             )
@@ -296,13 +330,17 @@ class _Agent:
             directory_of=self._state.attempt,
             clock=boot_seconds,
         )
-        templates = TaskTemplates(self._variables(), kill_grace=settings.work.kill_grace)
+        templates = TaskTemplates(
+            self._variables(), kill_grace=settings.work.kill_grace, mounts=_node_mounts(settings.mounts)
+        )
         intents = IntentJournal(self._state.intents, evidence=self._state.evidence)
         executors: list[Executor] = []
         runner = AttemptRunner(
             executors,
             templates,
-            StartQueue(node.capacity_of(self._facts), self._queue_settings(), clock=boot_seconds),
+            StartQueue(
+                self._facts.capacity, self._queue_settings(), clock=boot_seconds, gpus=self._gpus.names
+            ),
             intents=intents,
             boot_id=self._boot_id,
             events=reporter,
@@ -335,8 +373,10 @@ class _Agent:
             work.executors,
             work.templates,
             intents=dict(live),
+            gpus=dict(work.intents.gpus),
             boot_id=self._boot_id,
             ended_by_agent=self._state.ended_by_agent(),
+            settle=self._container_ends.settle,
             now_s=boot_seconds(),
         )
 
@@ -397,6 +437,8 @@ class _Agent:
         return StepRunner(
             storages,
             limits,
+            mounter=self._mounter,
+            containers=ContainerStep(self._containers, _no_login, pids_max=work.pids_max),
             packages=PackageCache(self._state.packages, limit_bytes=work.package_cache_bytes),
             directory_of=self._state.attempt,
             may_bind=node.is_root(),
@@ -427,6 +469,45 @@ class _Agent:
         )
 
 
+def _node_mounts(mounts: Sequence[NodeMount]) -> tuple[InputMapping, ...]:
+    return tuple(
+        InputMapping(
+            source=one.source, destination=one.destination, writable=one.writable, options=one.options
+        )
+        for one in mounts
+    )
+
+
+def _mounter(settings: AgentSettings, boot_id: str) -> InputMounter:
+    work, network = settings.work, settings.network
+    return open_mounter(
+        work.inputs,
+        MountLimits(cache_bytes=work.mount_cache_bytes, survey_most=work.mount_survey),
+        boot_id=boot_id,
+        network=NetworkPolicy(
+            hosts=network.hosts, options=network.options, within_s=network.timeout.total_seconds()
+        ),
+        local=[Path(directory) for directory in settings.local.directories],
+    )
+
+
+def _node_containers(work: WorkSettings, state: StateDir) -> NodeContainers:
+    setting = EngineSetting(
+        engine=work.container_engine,
+        socket=work.container_socket,
+        options=tuple(shlex.split(work.container_options)),
+    )
+    return NodeContainers(setting, home=state.containers, place=state.place)
+
+
+def _spawn(group: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> None:
+    group.create_task(work)
+
+
+def _no_login(_context: StepContext, name: str) -> Login:
+    raise BadImage(f"the stored login {name!r} was not fetched for this attempt")
+
+
 async def _chores(runner: AttemptRunner, state: StateDir, ending: _Ending) -> None:
     """What has time: gives work back that cannot start, and looks after the agent's own place."""
     priority = Priority()
@@ -441,20 +522,31 @@ async def _chores(runner: AttemptRunner, state: StateDir, ending: _Ending) -> No
         runner.look_after()
 
 
-async def _sweep(runner: AttemptRunner) -> None:
+async def _sweep(runner: AttemptRunner, mounter: InputMounter) -> None:
     """Removes what is forgotten, many at once; a directory that hangs keeps nothing else waiting."""
     while True:
         await asyncio.sleep(_CHORES_EVERY_S)
         rubbish = runner.take_rubbish()
         for begin in range(0, len(rubbish), _REMOVED_AT_ONCE):
             some = rubbish[begin : begin + _REMOVED_AT_ONCE]
-            for directory, left in zip(some, await asyncio.to_thread(_remove_all, some), strict=True):
+            for directory, left in zip(
+                some, await asyncio.to_thread(_remove_all, some, mounter), strict=True
+            ):
                 if left:
                     log.warning("attempt.directory_left", directory=str(directory), entries=left)
 
 
-def _remove_all(directories: Sequence[Path]) -> list[int]:
+def _remove_all(directories: Sequence[Path], mounter: InputMounter) -> list[int]:
+    for directory in directories:
+        mounter.release(directory)
     return [remove_attempt(directory) for directory in directories]
+
+
+def _release_all(attempts: Path, mounter: InputMounter) -> None:
+    """The commands have ended, and what they read from is not needed any more."""
+    with contextlib.suppress(FileNotFoundError):  # the state directory was removed
+        for directory in attempts.iterdir():
+            mounter.release(directory)
 
 
 def _configure_logging(level: str) -> None:

@@ -26,6 +26,7 @@ from windlass_agent import config as agent_config
 from windlass_agent.core.environment import NodeVariables
 from windlass_agent.core.mount_plan import MountPlan
 from windlass_agent.mounts import Storages
+from windlass_agent.mounts.copied_inputs import NoMounts
 from windlass_agent.runner.steps.base import AttemptFolders, StepContext, StepSettings
 from windlass_agent.runner.steps.environment import environment_of
 from windlass_agent.runner.task_template import TaskTemplates
@@ -300,6 +301,7 @@ def _environment_of_a_command(state: Path) -> dict[str, str]:
         spec=spec,
         folders=AttemptFolders(root=state),
         storages=Storages(StorageProfiles(by_scheme={}), threads=1),
+        mounter=NoMounts("nothing is mounted here"),
         settings=StepSettings(
             package_limit_bytes=1,
             package_limit_entries=1,

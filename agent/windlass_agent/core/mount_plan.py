@@ -1,4 +1,4 @@
-"""Where a task's object-store directories lie on the node.
+"""Where a task's remote directories lie on the node.
 
 A relative path lies in the attempt's work directory. An absolute one is a directory of the attempt too,
 bind-mounted on that path in the command's own mount namespace, so that several instances on one machine do
@@ -6,11 +6,11 @@ not see each other's files. That needs root.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from windlass_proto.model.specs import TaskSpec
-from windlass_proto.model.storage import ObjectLocation, parse_object_url
+from windlass_proto.model.specs import InputMapping, TaskSpec
+from windlass_proto.model.storage import Location, ObjectLocation, parse_location, parse_object_url
 
 _NOT_TO_COVER = frozenset(
     PurePosixPath(path) for path in ("/", "/bin", "/dev", "/etc", "/lib", "/proc", "/sbin", "/sys", "/usr")
@@ -29,6 +29,21 @@ class Transfer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InputMount:
+    """One input, and where the command is to see it."""
+
+    mapping: InputMapping
+    location: Location
+    directory: Path
+    """Below the attempt's own directory; the way there is not trusted."""
+
+    @property
+    def what(self) -> str:
+        """For messages."""
+        return f"input {self.location}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bind:
     """`directory` appears to the command as `target`."""
 
@@ -38,7 +53,7 @@ class Bind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountPlan:
-    inputs: tuple[Transfer, ...]
+    inputs: tuple[InputMount, ...]
     outputs: tuple[Transfer, ...]
     binds: tuple[Bind, ...]
     """Outer directories before those inside them."""
@@ -48,13 +63,15 @@ class MountRefused(ValueError):
     """The mapping cannot be had here; the message says which one and what would do."""
 
 
-def plan_mounts(spec: TaskSpec, *, work: Path, mounts: Path, may_bind: bool) -> MountPlan:
-    """`mounts` gets the directories behind absolute paths. Raises MountRefused."""
-    places = _Places(work=work, mounts=mounts, may_bind=may_bind)
-    inputs = [
-        _transfer(places, f"input {m.source}", m.source, m.destination, storage=m.storage)
-        for m in spec.inputs
-    ]
+def with_node_mounts(spec: TaskSpec, node: tuple[InputMapping, ...]) -> TaskSpec:
+    """What the node mounts for everybody gives way to a task's own inputs, as a whole."""
+    return spec if spec.inputs or not node else replace(spec, inputs=node)
+
+
+def plan_mounts(spec: TaskSpec, *, work: Path, mounts: Path, own: Path, may_bind: bool) -> MountPlan:
+    """`mounts` gets the directories behind absolute paths; `own` is the agent's. Raises MountRefused."""
+    places = _Places(work=work, mounts=mounts, own=PurePosixPath(own), may_bind=may_bind)
+    inputs = [_input(places, mapping) for mapping in spec.inputs]
     outputs = [
         _transfer(places, f"output {m.destination}", m.destination, m.source, storage=m.storage)
         for m in spec.outputs
@@ -79,8 +96,8 @@ def wrap_in_namespace(
 class _Places:
     """Gives each absolute path its directory; two mappings of one path share it."""
 
-    def __init__(self, *, work: Path, mounts: Path, may_bind: bool) -> None:
-        self._work, self._mounts, self._may_bind = work, mounts, may_bind
+    def __init__(self, *, work: Path, mounts: Path, own: PurePosixPath, may_bind: bool) -> None:
+        self._work, self._mounts, self._own, self._may_bind = work, mounts, own, may_bind
         self.binds: dict[PurePosixPath, Bind] = {}
 
     def directory(self, what: str, path_text: str) -> Path:
@@ -97,9 +114,24 @@ class _Places:
         path = PurePosixPath("/", *path.parts[1:])  # POSIX keeps two leading slashes apart from one
         if path in _NOT_TO_COVER:
             raise MountRefused(f"{what}: the path {path_text} is part of the system; use another one")
+        if path.is_relative_to(self._own) or self._own.is_relative_to(path):
+            raise MountRefused(
+                f"{what}: the path {path_text} is where the agent keeps its own; use another one"
+            )
         if path not in self.binds:
             self.binds[path] = Bind(directory=self._mounts / str(len(self.binds)), target=path)
         return self.binds[path].directory
+
+
+def _input(places: _Places, mapping: InputMapping) -> InputMount:
+    what = f"input {mapping.source}"
+    try:
+        location = parse_location(mapping.source)
+    except ValueError as problem:
+        raise MountRefused(f"{what}: {problem}") from problem
+    return InputMount(
+        mapping=mapping, location=location, directory=places.directory(what, mapping.destination)
+    )
 
 
 def _transfer(places: _Places, what: str, url: str, path: str, *, storage: str) -> Transfer:

@@ -4,12 +4,32 @@ Which server a scheme means is known twice: the node has profiles of its own, an
 ones, which the coordinator handed out for it alone.
 """
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
 from threading import Lock
 from weakref import WeakValueDictionary
 
-from windlass_agent.mounts.base import BadMapping, Storage, StorageOpener
+from windlass_agent.mounts.base import BadMapping, InputMounter, Storage, StorageOpener
+from windlass_agent.mounts.copied_inputs import CopiedInputs, NoMounts
+from windlass_agent.mounts.fuse_daemon import SYSTEM_PATH, find_rclone
+from windlass_agent.mounts.kernel import why_not_mountable
+from windlass_agent.mounts.local_directory import LocalDirectories
+from windlass_agent.mounts.network_mount import NetworkMounts, NetworkPolicy
+from windlass_agent.mounts.node_mounts import MountLimits, NodeMounts
 from windlass_proto.model.storage import OBJECT_SCHEMES, StorageProfile, StorageProfiles
+
+
+class InputWay(StrEnum):
+    """How inputs come to a command."""
+
+    AUTO = "auto"
+    """Mounted where the node can, else copied."""
+    MOUNT = "mount"
+    """Mounted; a node that cannot fails the attempt, and another one may have it."""
+    COPY = "copy"
+    """Copied down before the command starts."""
 
 
 class Storages:
@@ -74,3 +94,23 @@ def open_storage(scheme: str, profiles: StorageProfiles, *, threads: int) -> Sto
         except LookupError as problem:
             raise BadMapping(str(problem)) from problem
     raise BadMapping(f"{scheme}:// is no storage scheme that is known here")
+
+
+def open_mounter(
+    way: InputWay,
+    limits: MountLimits,
+    *,
+    boot_id: str,
+    network: NetworkPolicy,
+    local: Sequence[Path],
+) -> InputMounter:
+    """What the settings ask for, as far as this machine lets it."""
+    directories = LocalDirectories(local)
+    if way is InputWay.COPY:
+        return CopiedInputs("the setting work.inputs is copy", local=directories)
+    rclone = find_rclone()
+    why = why_not_mountable(rclone)
+    if rclone is not None and not why:
+        networks = NetworkMounts(network, program=shutil.which("mount.nfs", path=SYSTEM_PATH))
+        return NodeMounts(limits, rclone=rclone, boot_id=boot_id, network=networks, local=directories)
+    return NoMounts(why) if way is InputWay.MOUNT else CopiedInputs(why, local=directories)

@@ -9,9 +9,9 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO, Protocol
 
+from windlass_agent.core.mount_plan import InputMount
 from windlass_proto.errors import InvalidRequest, Unavailable, WindlassError
-from windlass_proto.model.specs import InputMapping
-from windlass_proto.model.storage import Location, ObjectLocation, StorageProfile
+from windlass_proto.model.storage import ObjectLocation, StorageProfile
 
 
 class BadMapping(InvalidRequest):
@@ -88,21 +88,6 @@ class StorageOpener(Protocol):
     def for_scheme(self, scheme: str, *, storage: str = "") -> Storage:
         """`storage` names a stored one; "" = the one that the task names, or else the node's own for the
         scheme. Raises BadMapping when there is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputMount:
-    """One input, and where the command is to see it."""
-
-    mapping: InputMapping
-    location: Location
-    directory: Path
-    """Below the attempt's own directory; the way there is not trusted."""
-
-    @property
-    def what(self) -> str:
-        """For messages."""
-        return f"input {self.location}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Takes over what the agent before this one left: its intents, and what its keepers still run."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import groupby
 
@@ -37,19 +37,25 @@ async def adopt(
     templates: TaskTemplates,
     *,
     intents: Mapping[AttemptRef, SharedPart],
+    gpus: Mapping[AttemptRef, tuple[str, ...]],
     boot_id: str,
     ended_by_agent: AbstractSet[AttemptRef],
+    settle: Callable[[Sequence[SlotInventory]], Awaitable[Sequence[SlotInventory]]],
     now_s: float,
 ) -> None:
-    """Puts what is found into the runner; nothing of it goes on before the coordinator has confirmed it."""
+    """Puts what is found into the runner; nothing of it goes on before the coordinator has confirmed it.
+
+    `settle` sees to what keepers know nothing of, such as containers.
+    """
     reach("agent.adopt.before")
-    inventories = await asyncio.gather(*(executor.adopt() for executor in executors))
+    inventories = await settle(await asyncio.gather(*(executor.adopt() for executor in executors)))
     take_over(
         runner,
         executors,
         templates,
         inventories,
         intents=intents,
+        gpus=gpus,
         boot_id=boot_id,
         ended_by_agent=ended_by_agent,
         now_s=now_s,
@@ -63,6 +69,7 @@ def take_over(
     inventories: Sequence[SlotInventory],
     *,
     intents: Mapping[AttemptRef, SharedPart],
+    gpus: Mapping[AttemptRef, tuple[str, ...]],
     boot_id: str,
     ended_by_agent: AbstractSet[AttemptRef],
     now_s: float,
@@ -81,6 +88,7 @@ def take_over(
     for ref, finding in found.attempts.items():
         attempt = LiveAttempt(ref=ref, template=templates_of[ref], accepted_at_s=now_s, is_held=True)
         attempt.has_directory = True
+        attempt.gpus = gpus.get(ref, ())
         _apply(runner, attempt, finding)
     runner.adopted()
     reach("agent.adopt.before_strangers")
@@ -111,7 +119,8 @@ def _apply(runner: AttemptRunner, attempt: LiveAttempt, finding: Finding) -> Non
             began = not never_began(record)
             attempt.phase = AttemptPhase.ENDED if began else AttemptPhase.ASSIGNED
             finalizing = attempt.uploads_results and record.kind is None
-            attempt.results = (end_of(attempt, record, finalizing=finalizing),) if began else ()
+            is_judged = began and (attempt.is_given_up or not attempt.has_inputs)
+            attempt.results = (end_of(attempt, record, finalizing=finalizing),) if is_judged else ()
             runner.ship_rest(attempt, (record.stdout_end, record.stderr_end))
 
 

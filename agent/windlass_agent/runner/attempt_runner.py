@@ -31,7 +31,6 @@ from windlass_proto.model.events import (
     Happening,
     LostOnNode,
     PrepareFailed,
-    Started,
     StoppedEarly,
 )
 from windlass_proto.model.failures import FailureKind
@@ -39,7 +38,6 @@ from windlass_proto.model.ids import AttemptRef, Fence
 from windlass_proto.model.states import AttemptPhase
 from windlass_proto.model.verdicts import EventVerdict, InventoryVerdict
 
-_STARTED = Started()
 _PREEMPTED = LostOnNode(kind=FailureKind.PREEMPTED, reason="the machine was to be taken away")
 _NOT_STARTED = LostOnNode(
     kind=FailureKind.INFRA_NODE_LOST, reason="prepared, and not started as the coordinator was not heard"
@@ -54,6 +52,10 @@ class SlowPath(Protocol):
     def prepare(self, attempt: LiveAttempt) -> None: ...
 
     def finalize(self, attempt: LiveAttempt, record: ExitRecord) -> None: ...
+
+
+ContainerEnd = Callable[[LiveAttempt, ExitRecord | Happening], None]
+"""Sees that an attempt's container has ended, then tells the runner what the attempt ended with."""
 
 
 class AttemptRunner:
@@ -82,6 +84,8 @@ class AttemptRunner:
         self._is_suspended = True
         self._interruption = Interruption(executors, self._table, queue, end=self.end, clock=clock)
         self._slow: SlowPath | None = None
+        self._container_end: ContainerEnd | None = None
+        self._with_containers: list[tuple[LiveAttempt, ExitRecord | Happening]] = []
         self.running = 0
         self.demand_changed = asyncio.Event()
         self.release_due = self._departures.release_due
@@ -94,6 +98,13 @@ class AttemptRunner:
     def attach(self, slow: SlowPath) -> None:
         """Runner and slow path need each other; the runner exists first."""
         self._slow = slow
+
+    def attach_containers(self, end_container: ContainerEnd) -> None:
+        """The same for what ends containers."""
+        self._container_end = end_container
+        ended, self._with_containers = self._with_containers, []
+        for attempt, what in ended:
+            end_container(attempt, what)
 
     # What the link asks and tells
 
@@ -256,6 +267,8 @@ class AttemptRunner:
         match record:
             case StartRecord():
                 self._on_started(attempt)
+            case ExitRecord() if attempt.has_container and not never_began(record):
+                self._end_container(attempt, record)
             case ExitRecord():
                 self._on_exited(attempt, record)
 
@@ -266,7 +279,11 @@ class AttemptRunner:
         self._queue.withhold(number, self._executors[number].is_stuck)
         for ref in refs:
             attempt = self._table.get(ref)
-            if attempt is not None and attempt.phase is not AttemptPhase.ENDED:
+            if attempt is None or attempt.phase is AttemptPhase.ENDED:
+                continue
+            if attempt.has_container and attempt.is_handed_over:
+                self._end_container(attempt, what)
+            else:
                 self.end(attempt, what)
         self.dispatch()
 
@@ -286,6 +303,10 @@ class AttemptRunner:
         """Directories of forgotten attempts, for whoever has the time to remove them."""
         rubbish, self._table.rubbish = self._table.rubbish, []
         return rubbish
+
+    @property
+    def held(self) -> list[AttemptRef]:
+        return [attempt.ref for attempt in self._table]
 
     @property
     def not_ended(self) -> list[AttemptRef]:
@@ -394,10 +415,11 @@ class AttemptRunner:
             self._table.give_back(attempt)
 
     def _start(self, attempt: LiveAttempt) -> None:
+        if attempt.gpus and not self._write_gpus_down(attempt):
+            return
         if attempt.template.is_plain:
-            self.hand_over(
-                attempt, attempt.template.plain_plan(attempt.ref, self._output_directory(attempt.ref))
-            )
+            output_dir = self._output_directory(attempt.ref)
+            self.hand_over(attempt, attempt.template.plain_plan(attempt.ref, output_dir, attempt.gpus))
             return
         if self._slow is None:
             raise RuntimeError("the runner has no slow path")
@@ -405,10 +427,26 @@ class AttemptRunner:
         attempt.has_directory = True
         self._slow.prepare(attempt)
 
+    def _write_gpus_down(self, attempt: LiveAttempt) -> bool:
+        """So that an agent that takes the attempt over gives them to nobody else; False = it has ended."""
+        try:
+            self._intents.give_gpus(attempt.ref, attempt.gpus)
+        except OSError as problem:
+            reason = f"which GPUs it has cannot be written down: {problem}"
+            self.end(attempt, PrepareFailed(kind=FailureKind.INFRA_PREPARE, reason=reason))
+            return False
+        return True
+
     def _ended(self, attempt: LiveAttempt) -> None:
         if attempt.phase is AttemptPhase.RUNNING:
             self.running -= 1
         attempt.phase = AttemptPhase.ENDED
+
+    def _end_container(self, attempt: LiveAttempt, what: ExitRecord | Happening) -> None:
+        if self._container_end is None:  # told while the agent starts
+            self._with_containers.append((attempt, what))
+        else:
+            self._container_end(attempt, what)
 
     def _on_started(self, attempt: LiveAttempt) -> None:
         if attempt.phase in (AttemptPhase.RUNNING, AttemptPhase.ENDED):
@@ -417,7 +455,7 @@ class AttemptRunner:
         self.running += 1
         self._table.watch_logs(attempt)
         if not attempt.is_fenced:
-            self._events.tell(attempt.ref, _STARTED)
+            self._events.tell(attempt.ref, self._table.started(attempt))
 
     def _on_exited(self, attempt: LiveAttempt, record: ExitRecord) -> None:
         if attempt.phase is AttemptPhase.ENDED:
@@ -431,7 +469,7 @@ class AttemptRunner:
         self._queue.observe(attempt.template, record.ran_for_us / 1e6)
         ends = (record.stdout_end, record.stderr_end)
         attempt.has_directory = attempt.has_directory or ends != (0, 0)
-        if attempt.uploads_results and not (attempt.is_fenced or attempt.is_given_up):
+        if attempt.needs_finalizing and not (attempt.is_fenced or attempt.is_given_up):
             self._finalize(attempt, record)
         else:
             attempt.results = (end_of(attempt, record),)
@@ -467,7 +505,7 @@ class AttemptRunner:
         elif attempt.exit is not None and never_began(attempt.exit):
             attempt.stop_requested = attempt.exit.stopped  # should it be no longer ours to give back
             self._on_not_started(attempt)
-        elif attempt.exit is not None and attempt.uploads_results and not attempt.is_given_up:
+        elif attempt.exit is not None and attempt.needs_finalizing and not attempt.is_given_up:
             self._finalize(attempt, attempt.exit)
         else:
             for what in attempt.results:

@@ -21,6 +21,8 @@ class LiveAttempt:
     phase: AttemptPhase = AttemptPhase.ASSIGNED
     slot: int | None = None
     """The slot that is reserved for it."""
+    gpus: tuple[str, ...] = ()
+    """What it was given of the node's GPUs, by name."""
     is_waiting: bool = False
     """For a slot."""
     is_handed_over: bool = False
@@ -43,11 +45,18 @@ class LiveAttempt:
     """What was told of its end, to be told again when asked."""
     context: StepContext | None = None
     """While it is prepared or finalized."""
+    is_container_gone: bool = False
+    """Of one that ran in a container: nothing of it is left."""
 
     @property
     def has_ended(self) -> bool:
         """Nothing runs and nothing will be told that is not in `results`."""
         return self.phase is AttemptPhase.ENDED and self.context is None
+
+    @property
+    def has_container(self) -> bool:
+        """What its keeper tells of its end is not all that there is to it."""
+        return self.template.spec.container is not None and not self.is_container_gone
 
     @property
     def uploads_results(self) -> bool:
@@ -59,6 +68,15 @@ class LiveAttempt:
         """It ran, and was ended for a reason of the node: its exit code says nothing."""
         record = self.exit
         return record is not None and (record.disconnected or (self.is_preempted and record.stopped))
+
+    @property
+    def has_inputs(self) -> bool:
+        """Its exit code counts only if what it read was there until its end."""
+        return bool(self.template.spec.inputs)
+
+    @property
+    def needs_finalizing(self) -> bool:
+        return self.uploads_results or self.has_inputs
 
     def inventory_item(self) -> InventoryItem:
         return InventoryItem(

@@ -4,6 +4,7 @@ Each runs as a task of its own, which is the supervisor that turns any unexpecte
 """
 
 import asyncio
+from dataclasses import replace
 
 import structlog
 
@@ -35,7 +36,7 @@ class SlowAttempts:
     def prepare(self, attempt: LiveAttempt) -> None:
         """Up to the hand-over to the slot's keeper."""
         self._events.tell(attempt.ref, Preparing())
-        context = self._steps.context(attempt.ref, attempt.template)
+        context = self._steps.context(attempt.ref, attempt.template, attempt.gpus)
         if isinstance(context, StepFailure):
             self._runner.end(attempt, PrepareFailed(kind=context.kind, reason=context.reason))
             return
@@ -49,9 +50,8 @@ class SlowAttempts:
             self._finalized(attempt, record, FinalRecord(failure=context.reason))
             return
         attempt.context = context
-        if record.kind is None:
-            attempt.results = (exited_event(record, finalizing=True),)
-            self._events.tell(attempt.ref, attempt.results[0])
+        if not attempt.has_inputs:
+            self._exited(attempt, record)
         self._group.create_task(self._finalize(attempt, context, record))
 
     async def _prepare(self, attempt: LiveAttempt, context: StepContext) -> None:
@@ -60,31 +60,57 @@ class SlowAttempts:
         except Exception as problem:  # the supervisor: an attempt must end, whatever is wrong with us
             log.exception("attempt.prepare_crashed", index=attempt.ref.index)
             outcome = StepFailure(kind=FailureKind.INFRA_PREPARE, reason=f"internal error: {problem!r}")
-        attempt.context = None
         if attempt.is_fenced or attempt.stop_requested or attempt.is_preempted:
+            await self._steps.release(context)
+            attempt.context = None
             self._runner.end_early(attempt)
             return
+        attempt.context = None
         match outcome:
             case StepFailure(kind=kind, reason=reason):
                 self._runner.end(attempt, PrepareFailed(kind=kind, reason=reason))
             case CommandPlan():
                 self._runner.hand_over(attempt, outcome)
 
+    def _exited(self, attempt: LiveAttempt, record: ExitRecord) -> None:
+        """The command went well; its results are on their way."""
+        if record.kind is None and attempt.uploads_results:
+            attempt.results = (exited_event(record, finalizing=True),)
+            self._events.tell(attempt.ref, attempt.results[0])
+
     async def _finalize(self, attempt: LiveAttempt, context: StepContext, record: ExitRecord) -> None:
         try:
-            final = await self._steps.finalize(context, with_directories=not record.stopped)
+            record = await self._judged(attempt, context, record)
+            if attempt.uploads_results:
+                final = await self._steps.finalize(context, with_directories=not record.stopped)
+            else:
+                final = FinalRecord(failure="")
+            await self._steps.release(context)
         except Exception as problem:  # the supervisor: an attempt must end, whatever is wrong with us
             log.exception("attempt.finalize_crashed", index=attempt.ref.index)
             final = FinalRecord(failure=f"internal error: {problem!r}")
+            record = record if attempt.uploads_results else _without_result(record, final.failure)
         attempt.context = None
         self._finalized(attempt, record, final)
 
+    async def _judged(self, attempt: LiveAttempt, context: StepContext, record: ExitRecord) -> ExitRecord:
+        if not attempt.has_inputs:
+            return record
+        judged = await self._steps.judge(context, record)
+        self._exited(attempt, judged)
+        return judged
+
     def _finalized(self, attempt: LiveAttempt, record: ExitRecord, final: FinalRecord) -> None:
         self._logs.let_go(attempt.ref)
-        if record.kind is not None:
+        if record.kind is not None or not attempt.uploads_results:
             note = f"results were not uploaded: {final.failure}" if final.failure else ""
             attempt.results = (exited_event(record, finalizing=False, note=note),)
         else:
             exited = exited_event(record, finalizing=True)
             attempt.results = (exited, FinalizeFailed(reason=final.failure) if final.failure else Finalized())
         self._runner.finish(attempt)
+
+
+def _without_result(record: ExitRecord, reason: str) -> ExitRecord:
+    """It ended well as far as its keeper knows, and that is not far enough."""
+    return replace(record, kind=record.kind or FailureKind.INFRA_PREPARE, reason=reason)

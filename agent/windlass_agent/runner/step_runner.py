@@ -8,22 +8,26 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 from windlass_agent.core.mount_plan import MountRefused, plan_mounts
-from windlass_agent.core.run_plan import CommandPlan
-from windlass_agent.mounts.base import StorageOpener
+from windlass_agent.core.run_plan import CommandPlan, ExitRecord
+from windlass_agent.mounts.base import InputMounter, StorageOpener
 from windlass_agent.runner.package_cache import PackageCache
 from windlass_agent.runner.steps import command, mounts, outputs, package, workdir
 from windlass_agent.runner.steps.base import AttemptFolders, StepContext, StepFailure, StepSettings
 from windlass_agent.runner.steps.clock import PhaseLimit, PhaseOver, within
+from windlass_agent.runner.steps.container import ContainerStep
 from windlass_agent.runner.task_template import TaskTemplate
 from windlass_agent.spool.attempt_dir import OutputSpool
 from windlass_agent.spool.durable import write_whole
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef
 from windlass_proto.model.states import LogStream
+
+_RELEASE = PhaseLimit(phase="unmount", limit=timedelta(seconds=30), setting="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,20 +43,28 @@ class StepRunner:
         storages: StorageOpener,
         settings: StepSettings,
         *,
+        mounter: InputMounter,
         packages: PackageCache,
+        containers: ContainerStep,
         directory_of: Callable[[AttemptRef], Path],
         may_bind: bool,
         clock: Callable[[], float],
     ) -> None:
         self._storages, self._settings = storages, settings
-        self._packages = packages
+        self._mounter, self._packages, self._containers = mounter, packages, containers
         self._directory_of, self._may_bind, self._clock = directory_of, may_bind, clock
 
-    def context(self, ref: AttemptRef, template: TaskTemplate) -> StepContext | StepFailure:
+    def context(
+        self, ref: AttemptRef, template: TaskTemplate, gpus: tuple[str, ...] = ()
+    ) -> StepContext | StepFailure:
         folders = AttemptFolders(root=self._directory_of(ref))
         try:
             planned = plan_mounts(
-                template.spec, work=folders.work, mounts=folders.mounts, may_bind=self._may_bind
+                template.spec,
+                work=folders.work,
+                mounts=folders.mounts,
+                own=folders.root.parent.parent,
+                may_bind=self._may_bind,
             )
         except MountRefused as problem:
             return StepFailure(kind=FailureKind.USER_CONFIG, reason=str(problem))
@@ -62,20 +74,40 @@ class StepRunner:
             spec=template.spec,
             folders=folders,
             storages=self._storages,
+            mounter=self._mounter,
             settings=self._settings,
             mounts=planned,
+            gpus=gpus,
         )
 
     async def prepare(self, context: StepContext, template: TaskTemplate) -> CommandPlan | StepFailure:
         """Everything up to the command; may be done again after an interruption."""
+        outcome = await self._prepare(context, template)
+        if isinstance(outcome, StepFailure):
+            await self.release(context)
+        return outcome
+
+    async def release(self, context: StepContext) -> None:
+        """Takes the inputs off."""
+        with suppress(PhaseOver):
+            await within(_RELEASE, context, partial(mounts.release, context), clock=self._clock)
+
+    async def judge(self, context: StepContext, record: ExitRecord) -> ExitRecord:
+        """As the command's end looks when the mounts of its inputs are taken into account."""
+        return await mounts.judge(context, record)
+
+    async def _prepare(self, context: StepContext, template: TaskTemplate) -> CommandPlan | StepFailure:
         spec, settings = context.spec, self._settings
         fetch_package = partial(package.fetch_and_unpack, cache=self._packages)
         package_limit = spec.package_timeout or settings.package_timeout
+        get_image = partial(self._containers.get_image, limit_s=package_limit.total_seconds())
         mount_limit = spec.mount_timeout or settings.mount_timeout
         for phase, limit, setting, step in (
+            ("mount", mount_limit, "mount_timeout", mounts.clear_left),
             ("work directory", mount_limit, "mount_timeout", workdir.make_directories),
             ("package", package_limit, "package_timeout", fetch_package),
-            ("mount", mount_limit, "mount_timeout", mounts.fetch_inputs),
+            ("image", package_limit, "package_timeout", get_image),
+            ("mount", mount_limit, "mount_timeout", mounts.show_inputs),
         ):
             clock = PhaseLimit(phase=phase, limit=limit, setting=setting)
             try:
@@ -85,7 +117,8 @@ class StepRunner:
             if failure is not None or context.cancelled.is_set():
                 return failure or StepFailure(kind=FailureKind.USER_CONFIG, reason="it was stopped")
         try:
-            return command.command_plan(context, template, output_dir=context.folders.root)
+            plan = command.command_plan(context, template, output_dir=context.folders.root)
+            return plan if spec.container is None else self._containers.plan(context, template, plan)
         except MountRefused as problem:
             return StepFailure(kind=FailureKind.USER_CONFIG, reason=str(problem))
 

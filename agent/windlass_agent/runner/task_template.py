@@ -5,17 +5,26 @@ everything that does not depend on the attempt is here.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from windlass_agent.core.environment import NodeVariables, attempt_environment, task_environment
+from windlass_agent.core.mount_plan import with_node_mounts
 from windlass_agent.core.prefetch import updated_run_time
 from windlass_agent.core.run_plan import CommandPlan
 from windlass_proto.model.assignments import AssignmentBatch
 from windlass_proto.model.ids import AttemptRef, JobId, TaskKey
 from windlass_proto.model.resources import Resources
-from windlass_proto.model.specs import Argv, Command, FullSpool, ShellLine, TaskSpec, task_from_json
+from windlass_proto.model.specs import (
+    Argv,
+    Command,
+    FullSpool,
+    InputMapping,
+    ShellLine,
+    TaskSpec,
+    task_from_json,
+)
 
 _REMEMBERED = 1024
 """Templates kept after their last attempt; a task that comes again finds its run time."""
@@ -42,15 +51,15 @@ class TaskTemplate:
     """Moving average; None until one has ended."""
     _shared_env: Mapping[str, str]
 
-    def environment(self, ref: AttemptRef) -> dict[str, str]:
-        return attempt_environment(self._shared_env, self.spec.env, ref)
+    def environment(self, ref: AttemptRef, gpus: Sequence[str] = ()) -> dict[str, str]:
+        return attempt_environment(self._shared_env, self.spec.env, ref, gpus)
 
-    def plain_plan(self, ref: AttemptRef, output_dir: str) -> CommandPlan:
+    def plain_plan(self, ref: AttemptRef, output_dir: str, gpus: Sequence[str] = ()) -> CommandPlan:
         """For a keeper, when there is nothing to prepare: it runs in the slot's own empty directory."""
         return CommandPlan(
             ref=ref,
             argv=self.argv,
-            env=self.environment(ref),
+            env=self.environment(ref, gpus),
             work_dir=None,
             output_dir=output_dir,
             timeout_s=self.timeout_s,
@@ -67,8 +76,11 @@ class TaskTemplate:
 class TaskTemplates:
     """The templates of the tasks seen lately."""
 
-    def __init__(self, node: NodeVariables, *, kill_grace: timedelta) -> None:
-        self._node = node
+    def __init__(
+        self, node: NodeVariables, *, kill_grace: timedelta, mounts: tuple[InputMapping, ...] = ()
+    ) -> None:
+        """`mounts`: what the node shows to every task without inputs of its own."""
+        self._node, self._mounts = node, mounts
         self._kill_grace_s = kill_grace.total_seconds()
         self._by_key: OrderedDict[TaskKey, TaskTemplate] = OrderedDict()
 
@@ -82,7 +94,7 @@ class TaskTemplates:
         return template
 
     def _make(self, batch: AssignmentBatch) -> TaskTemplate:
-        spec = task_from_json(batch.spec)
+        spec = with_node_mounts(task_from_json(batch.spec), self._mounts)
         return TaskTemplate(
             task_key=batch.task_key,
             job_id=batch.job_id,
@@ -94,7 +106,9 @@ class TaskTemplates:
             share=str(batch.task_key),
             on_full_spool=_on_full_spool(spec),
             outlive_s=spec.outlives_lease_for.total_seconds(),
-            is_plain=not (spec.package or spec.inputs or spec.outputs or spec.stdout or spec.stderr),
+            is_plain=not (
+                spec.container or spec.package or spec.inputs or spec.outputs or spec.stdout or spec.stderr
+            ),
             _shared_env=task_environment(self._node, batch, spec.env),
         )
 

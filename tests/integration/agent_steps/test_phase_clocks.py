@@ -16,6 +16,8 @@ import pytest
 from windlass_agent.core.environment import NodeVariables
 from windlass_agent.core.run_plan import CommandPlan
 from windlass_agent.mounts.base import ObjectIdentity, Storage
+from windlass_agent.mounts.copied_inputs import CopiedInputs
+from windlass_agent.mounts.local_directory import LocalDirectories
 from windlass_agent.node.boot_clock import boot_seconds
 from windlass_agent.runner.package_cache import PackageCache
 from windlass_agent.runner.step_runner import FinalRecord, StepRunner
@@ -121,6 +123,7 @@ def a_runner(store: HungStore, root: Path, **limits: timedelta) -> StepRunner:
     return StepRunner(
         store,
         settings,
+        mounter=CopiedInputs("the store is none that can be mounted", local=LocalDirectories([])),
         packages=PackageCache(root / "packages", limit_bytes=0),
         directory_of=lambda _ref: root / "attempt",
         may_bind=False,

@@ -1,14 +1,23 @@
 """Where object-store directories lie on the node."""
 
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from windlass_agent.core.mount_plan import Bind, MountPlan, MountRefused, plan_mounts, wrap_in_namespace
+from windlass_agent.core.mount_plan import (
+    Bind,
+    MountPlan,
+    MountRefused,
+    plan_mounts,
+    with_node_mounts,
+    wrap_in_namespace,
+)
 from windlass_proto.model.ids import TaskName
 from windlass_proto.model.specs import Argv, InputMapping, OutputMapping, TaskSpec
 
-WORK, MOUNTS = Path("/state/a/work"), Path("/state/a/mounts")
+OWN = Path("/state")
+WORK, MOUNTS = OWN / "a/work", OWN / "a/mounts"
 
 
 def a_plan(
@@ -23,7 +32,7 @@ def a_plan(
         inputs=tuple(InputMapping(source=source, destination=path) for source, path in inputs),
         outputs=tuple(OutputMapping(source=path, destination=target) for path, target in outputs),
     )
-    return plan_mounts(spec, work=WORK, mounts=MOUNTS, may_bind=may_bind)
+    return plan_mounts(spec, work=WORK, mounts=MOUNTS, own=OWN, may_bind=may_bind)
 
 
 def test_a_relative_path_lies_in_the_work_directory() -> None:
@@ -66,10 +75,24 @@ def test_a_path_does_not_climb(path: str) -> None:
         a_plan(inputs=(("oss://b/a/", path),))
 
 
-def test_a_source_that_is_no_object_url_is_refused() -> None:
-    with pytest.raises(MountRefused, match="must be an object URL"):
+def test_a_source_that_is_no_url_is_refused() -> None:
+    with pytest.raises(MountRefused, match="must be the URL of a directory"):
         a_plan(inputs=(("/local/path", "data"),))
 
 
 def test_a_command_without_binds_is_not_wrapped() -> None:
     assert wrap_in_namespace(["a", "b"], [], unshare="/u", mount="/m", mkdir="/k") == ("a", "b")
+
+
+@pytest.mark.parametrize("path", ["/state", "/state/attempts/x", "/"])
+def test_the_agents_own_directory_is_no_place_for_data(path: str) -> None:
+    with pytest.raises(MountRefused, match=r"where the agent keeps its own|part of the system"):
+        a_plan(inputs=(("oss://b/in/", path),))
+
+
+def test_what_the_node_mounts_is_for_tasks_without_inputs() -> None:
+    own = (InputMapping(source="oss://b/own/", destination="own"),)
+    of_the_node = (InputMapping(source="nfs://nas:/shared", destination="shared"),)
+    plain = TaskSpec(name=TaskName("t"), command=Argv(args=("true",)))
+    assert with_node_mounts(plain, of_the_node).inputs == of_the_node
+    assert with_node_mounts(replace(plain, inputs=own), of_the_node).inputs == own

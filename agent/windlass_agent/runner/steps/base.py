@@ -6,8 +6,15 @@ from datetime import timedelta
 from pathlib import Path
 from threading import Event
 
+from windlass_agent.containers.base import Image
 from windlass_agent.core.mount_plan import MountPlan
-from windlass_agent.mounts.base import BadMapping, StorageOpener, StorageUnavailable, TransferCancelled
+from windlass_agent.mounts.base import (
+    BadMapping,
+    InputMounter,
+    StorageOpener,
+    StorageUnavailable,
+    TransferCancelled,
+)
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef, JobId
 from windlass_proto.model.specs import TaskSpec
@@ -69,8 +76,13 @@ class StepContext:
     spec: TaskSpec
     folders: AttemptFolders
     storages: StorageOpener
+    mounter: InputMounter
     settings: StepSettings
     mounts: MountPlan
+    gpus: tuple[str, ...] = ()
+    """Of the node's, by name."""
+    image: Image | None = None
+    """Of a task that runs in a container: what its image was found to be."""
     cancelled: Event = field(default_factory=Event)
     """Set when the attempt has to stop; steps look at it between files."""
 

@@ -1,23 +1,47 @@
-"""Copies the task's inputs down before the command starts."""
+"""Shows the command its inputs, and judges afterwards whether what it saw can be trusted."""
 
+from dataclasses import replace
 from functools import partial
 
-from windlass_agent.core.mount_plan import Transfer
+from windlass_agent.core.run_plan import ExitRecord
+from windlass_agent.mounts.base import MountRequest
 from windlass_agent.runner.steps.base import StepContext, StepFailure, transfer
 from windlass_agent.runner.steps.threads import in_thread
 from windlass_proto.model.failures import FailureKind
 
 
-async def fetch_inputs(context: StepContext) -> StepFailure | None:
-    """One after the other: the objects of each come several at once."""
-    for mapping in context.mounts.inputs:
-        fetch = partial(_fetch, context, mapping)
-        failure = await in_thread(partial(transfer, fetch, unavailable=FailureKind.INFRA_PREPARE))
-        if failure is not None or context.cancelled.is_set():
-            return failure
+async def clear_left(context: StepContext) -> StepFailure | None:
+    """Before the directories are made anew: an agent that was interrupted may have left mounts in them."""
+    await release(context)
     return None
 
 
-def _fetch(context: StepContext, mapping: Transfer) -> None:
-    storage = context.storages.for_scheme(mapping.location.scheme, storage=mapping.storage)
-    storage.fetch_directory(mapping.location, mapping.directory, cancelled=context.cancelled)
+async def show_inputs(context: StepContext) -> StepFailure | None:
+    """All or nothing."""
+    if not context.mounts.inputs:
+        return None
+    request = MountRequest(
+        root=context.folders.root,
+        inputs=context.mounts.inputs,
+        codec=context.spec.input_locale,
+        locks=context.spec.input_locks,
+    )
+    mount = partial(context.mounter.mount, request, context.storages, cancelled=context.cancelled)
+    return await in_thread(partial(transfer, mount, unavailable=FailureKind.INFRA_PREPARE))
+
+
+async def judge(context: StepContext, record: ExitRecord) -> ExitRecord:
+    """A command whose mount died has no result: what it made of it is nobody's fault but the node's."""
+    if not context.mounts.inputs or record.stopped:
+        return record
+    trouble = await in_thread(partial(context.mounter.verdict, context.folders.root))
+    if not trouble:
+        return record
+    reason = "; ".join(part for part in (trouble, record.reason) if part)
+    return replace(record, kind=FailureKind.INFRA_PREPARE, reason=reason)
+
+
+async def release(context: StepContext) -> None:
+    """Whatever became of the command."""
+    if context.mounts.inputs:
+        await in_thread(partial(context.mounter.release, context.folders.root))
