@@ -1,5 +1,6 @@
 """The two forms of archives: what their members are, and which of them are taken."""
 
+import os
 import stat
 import struct
 import tarfile
@@ -21,7 +22,10 @@ _BLOCK = 1 << 20
 _TAR_MARK = slice(257, 262)
 _START = 512
 _ZIP_END = struct.Struct("<4s4H2LH")
+_ZIP64_END = struct.Struct("<4sQ2H2L4Q")
+_ZIP_ENTRY, _ZIP_LENGTHS = 46, struct.Struct("<3H")
 _ZIP_TAIL = 65535 + _ZIP_END.size
+_IN_ZIP64 = 0xFFFF_FFFF
 DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -91,28 +95,36 @@ def _unpack_tar_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Ta
 
 def _unpack_zip(archive: IO[bytes], target: Target, limit_entries: int) -> None:
     # Before zipfile makes an object of each: a million of them are half a gigabyte.
-    if _told_entries(archive) > limit_entries:
+    if _counted_entries(archive, limit_entries) > limit_entries:
         raise Refused(f"the archive has more than {limit_entries} entries")
+    archive.seek(0)
     with zipfile.ZipFile(archive) as packed:
         _refuse_overlaps(packed)
         for member in packed.infolist():
             _unpack_zip_member(packed, member, target)
 
 
-def _told_entries(archive: IO[bytes]) -> int:
-    """How many there are by the size of the directory at the end, which zipfile goes by too."""
-    size = archive.seek(0, 2)
+def _counted_entries(archive: IO[bytes], most: int) -> int:
+    """How many its directory has, up to one more than `most`; 0 when it is not found: zipfile says why."""
+    size = archive.seek(0, os.SEEK_END)
     archive.seek(max(0, size - _ZIP_TAIL))
     tail = archive.read()
-    archive.seek(0)
-    at = tail.rfind(b"PK\x05\x06")
-    if at < 0 or len(tail) - at < _ZIP_END.size:
-        return 0  # zipfile says what is wrong with it
-    entries: int = _ZIP_END.unpack_from(tail, at)[4]
-    zip64 = tail.rfind(b"PK\x06\x06", 0, at)
-    if zip64 >= 0 and at - zip64 >= 40:
-        entries = max(entries, struct.unpack_from("<Q", tail, zip64 + 32)[0])
-    return entries
+    end = tail.rfind(b"PK\x05\x06")
+    if end < 0 or len(tail) - end < _ZIP_END.size:
+        return 0
+    listed_bytes, end64 = _ZIP_END.unpack_from(tail, end)[5], tail.rfind(b"PK\x06\x06", 0, end)
+    if listed_bytes == _IN_ZIP64 and 0 <= end64 <= end - _ZIP64_END.size:
+        listed_bytes, end = _ZIP64_END.unpack_from(tail, end64)[8], end64
+    start = size - len(tail) + end - listed_bytes
+    if start < 0:
+        return 0
+    archive.seek(start)
+    listed = archive.read(listed_bytes)
+    count = at = 0
+    while count <= most and listed.startswith(b"PK\x01\x02", at) and at + _ZIP_ENTRY <= len(listed):
+        at += _ZIP_ENTRY + sum(_ZIP_LENGTHS.unpack_from(listed, at + 28))
+        count += 1
+    return count
 
 
 def _unpack_zip_member(packed: zipfile.ZipFile, member: zipfile.ZipInfo, target: Target) -> None:

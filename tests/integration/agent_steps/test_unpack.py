@@ -1,18 +1,38 @@
 """The unpacking program against archives that nobody should trust."""
 
+import ctypes
 import io
+import os
+import socket
+import subprocess
+import sys
 import tarfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import windlass_proto
+from tests.support.archives import (
+    COMPRESSIONS,
+    HOSTILE_ZIPS,
+    a_member,
+    a_tar,
+    a_zip,
+    bomb_behind_the_end,
+    crowded_zip,
+    encrypted_zip,
+    hostile_tars,
+    overlapping_zip,
+    tar_bytes,
+    xz_of_huge_window,
+    zst_of_huge_window,
+)
 from windlass_proto.unpack.launch import Outcome, Verdict, unpack_archive
 from windlass_proto.unpack.limits import Limits
 
+PROTO = Path(windlass_proto.__file__).parents[1]
 DONE = Outcome(verdict=Verdict.UNPACKED)
-ADD = Callable[[tarfile.TarFile], None]
 
 
 def run_unpacker(
@@ -28,32 +48,14 @@ def refused(said: str) -> Outcome:
     return Outcome(verdict=Verdict.REFUSED, said=said)
 
 
-def a_member(name: str, *, kind: bytes = tarfile.REGTYPE, link: str = "", mode: int = 0o644) -> ADD:
-    def add(tar: tarfile.TarFile) -> None:
-        info = tarfile.TarInfo(name)
-        info.type, info.linkname, info.mode = kind, link, mode
-        content = b"content" if kind == tarfile.REGTYPE else b""
-        info.size = len(content)
-        tar.addfile(info, io.BytesIO(content))
-
-    return add
-
-
-def a_tar(path: Path, *members: ADD) -> Path:
-    with tarfile.open(path, "w:gz") as tar:
-        for add in members:
-            add(tar)
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
     return path
 
 
-def a_zip(path: Path, *members: tuple[str, bytes, int]) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-        for name, content, mode in members:
-            info = zipfile.ZipInfo(name)
-            info.external_attr = mode << 16
-            info.compress_type = zipfile.ZIP_DEFLATED
-            packed.writestr(info, content)
-    return path
+def has_landlock() -> bool:
+    version: int = ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)
+    return version >= 2
 
 
 def everything_below(path: Path) -> set[str]:
@@ -96,34 +98,7 @@ def test_a_good_zip_is_unpacked_with_its_execute_bits(tmp_path: Path) -> None:
     assert (out / "bin/run.sh").stat().st_mode & 0o111
 
 
-HOSTILE = {
-    "climbs": ([a_member("../evil")], "'../evil'"),
-    "climbs inside": ([a_member("a/../../evil")], "'a/../../evil'"),
-    "absolute": ([a_member("/tmp/windlass-evil")], "absolute"),
-    "link out": ([a_member("l", kind=tarfile.SYMTYPE, link="../../etc")], "'l'"),
-    "absolute link": ([a_member("l", kind=tarfile.SYMTYPE, link="/etc/passwd")], "absolute path"),
-    "behind a link": (
-        [a_member("l", kind=tarfile.SYMTYPE, link="."), a_member("l/evil")],
-        "lies behind the link",
-    ),
-    "link that climbs through a link": (
-        [
-            a_member("a/b/d", kind=tarfile.SYMTYPE, link="../.."),
-            a_member("a/b/l", kind=tarfile.SYMTYPE, link="d/.."),
-        ],
-        "'a/b/l'",
-    ),
-    "hard link out": ([a_member("h", kind=tarfile.LNKTYPE, link="../../etc/passwd")], "'../../etc/passwd'"),
-    "hard link to a link": (
-        [a_member("l", kind=tarfile.SYMTYPE, link="x"), a_member("h", kind=tarfile.LNKTYPE, link="l")],
-        "'h'",
-    ),
-    "character device": ([a_member("dev", kind=tarfile.CHRTYPE)], "'dev': is a device"),
-    "block device": ([a_member("dev", kind=tarfile.BLKTYPE)], "'dev': is a device"),
-    "fifo": ([a_member("pipe", kind=tarfile.FIFOTYPE)], "'pipe': is a device, a fifo"),
-    "set-uid": ([a_member("su", mode=0o4755)], "'su': is set-uid"),
-    "set-gid": ([a_member("sg", mode=0o2755)], "'sg': is set-uid or set-gid"),
-}
+HOSTILE = hostile_tars("/tmp/windlass-evil")
 
 
 @pytest.mark.parametrize("case", HOSTILE)
@@ -141,42 +116,138 @@ def test_a_hostile_tar_is_refused_by_its_members_name_and_nothing_lands_outside(
     assert not Path("/tmp/windlass-evil").exists()
 
 
-@pytest.mark.parametrize(
-    ("member", "says"),
-    [
-        (("../evil", b"x", 0), "'../evil'"),
-        (("/tmp/windlass-evil", b"x", 0), "absolute"),
-        (("l", b"../../etc/passwd", 0o120777), "leads out"),
-        (("pipe", b"", 0o010644), "is a device, a fifo"),
-        (("su", b"x", 0o104755), "set-uid"),
-    ],
-)
-def test_a_hostile_zip_is_refused(member: tuple[str, bytes, int], says: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("case", HOSTILE_ZIPS)
+def test_a_hostile_zip_is_refused(case: str, tmp_path: Path) -> None:
+    member, says = HOSTILE_ZIPS[case]
     outcome = run_unpacker(a_zip(tmp_path / "a.zip", member), tmp_path / "out")
     assert outcome.verdict is Verdict.REFUSED
     assert says in outcome.said
 
 
 def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
-    archive = a_zip(tmp_path / "a.zip", ("secret", b"x", 0))
-    data = bytearray(archive.read_bytes())
-    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        data[data.index(signature) + offset] |= 1
-    archive.write_bytes(data)
-    outcome = run_unpacker(archive, tmp_path / "out")
-    assert outcome == refused("'secret': is encrypted")
+    archive = written(tmp_path / "a.zip", encrypted_zip())
+    assert run_unpacker(archive, tmp_path / "out") == refused("'secret': is encrypted")
 
 
 def test_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
-    """The trick of the zip that becomes petabytes without being nested."""
-    archive = a_zip(tmp_path / "a.zip", ("aaaa", b"x" * 1000, 0), ("bbbb", b"y" * 1000, 0))
-    data = bytearray(archive.read_bytes())
-    second = data.rindex(b"PK\x01\x02")
-    data[second + 42 : second + 46] = (0).to_bytes(4, "little")
-    archive.write_bytes(data)
-    outcome = run_unpacker(archive, tmp_path / "out")
+    outcome = run_unpacker(written(tmp_path / "a.zip", overlapping_zip()), tmp_path / "out")
     assert outcome.verdict is Verdict.REFUSED
     assert "shares its bytes with another member" in outcome.said
+
+
+@pytest.mark.parametrize("told", [101, 1])
+def test_members_of_a_zip_are_counted_before_they_are_read_whatever_it_says(
+    told: int, tmp_path: Path
+) -> None:
+    archive = written(tmp_path / "a.zip", crowded_zip(101, told=told))
+    assert run_unpacker(archive, tmp_path / "out") == refused("the archive has more than 100 entries")
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_a_tar_may_be_compressed_in_any_of_these_ways_whatever_it_is_called(
+    kind: str, tmp_path: Path
+) -> None:
+    content = COMPRESSIONS[kind](tar_bytes(a_member("a"), a_member("big", content=b"0123456789" * 50_000)))
+    out = tmp_path / "out"
+    assert run_unpacker(written(tmp_path / "a.zip", content), out) == DONE
+    assert (out / "a").read_bytes() == b"content"
+    assert (out / "big").read_bytes() == b"0123456789" * 50_000
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz", "tar.zst"])
+def test_pieces_that_were_compressed_one_by_one_are_one_archive(kind: str, tmp_path: Path) -> None:
+    whole = tar_bytes(a_member("a"), a_member("b"))
+    content = COMPRESSIONS[kind](whole[:1000]) + COMPRESSIONS[kind](whole[1000:])
+    out = tmp_path / "out"
+    assert run_unpacker(written(tmp_path / "a", content), out) == DONE
+    assert everything_below(out) == {"a", "b"}
+
+
+@pytest.mark.parametrize("kind", COMPRESSIONS)
+def test_an_archive_that_was_cut_off_is_refused(kind: str, tmp_path: Path) -> None:
+    whole = COMPRESSIONS[kind](tar_bytes(a_member("a", content=os.urandom(200_000))))
+    share = 0.5 if kind == "tar" else 0.999  # of a plain one the end is padding
+    outcome = run_unpacker(written(tmp_path / "a", whole[: int(len(whole) * share)]), tmp_path / "out")
+    assert outcome.verdict is Verdict.REFUSED
+    assert "damaged" in outcome.said
+
+
+@pytest.mark.parametrize("make", [xz_of_huge_window, zst_of_huge_window])
+def test_a_window_that_is_too_large_is_refused(make: Callable[[], bytes], tmp_path: Path) -> None:
+    outcome = run_unpacker(written(tmp_path / "a", make()), tmp_path / "out")
+    assert outcome.verdict is Verdict.REFUSED
+    assert "memory" in outcome.said
+
+
+def test_how_much_larger_than_its_archive_the_content_may_be_counts_above_256_mib() -> None:
+    limits = Limits(unpacked_bytes=8 << 30, entries=1, ratio=100)
+    assert limits.bytes_from(1000) == 256 << 20
+    assert limits.bytes_from(10 << 20) == 1000 << 20
+    assert limits.bytes_from(10 << 30) == 8 << 30
+
+
+def test_bytes_behind_the_end_of_a_tar_are_counted_too(tmp_path: Path) -> None:
+    outcome = run_unpacker(written(tmp_path / "a", bomb_behind_the_end(8 << 20)), tmp_path / "out")
+    assert outcome == refused("the archive unpacks to more than 1048576 bytes")
+
+
+def test_what_is_unpacked_belongs_to_the_owner_of_its_directory(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("needs root: others own what they unpack anyway")
+    archive = a_tar(tmp_path / "a.tar.gz", a_member("d/f"), a_member("d/l", kind=tarfile.SYMTYPE, link="f"))
+    for owner in (0, 12345):
+        out = tmp_path / f"of-{owner}"
+        out.mkdir()
+        os.chown(out, owner, owner)
+        assert run_unpacker(archive, out) == DONE
+        found = {out, *out.rglob("*")}
+        assert {(path.lstat().st_uid, path.lstat().st_gid) for path in found} == {(owner, owner)}
+
+
+_TRIES = """
+import os, socket, subprocess, sys
+sys.path.append(sys.argv[1])
+from windlass_proto.unpack.confinement import confine
+from windlass_proto.unpack.limits import Limits
+user = 65534 if os.geteuid() == 0 else None
+confine(Limits(unpacked_bytes=1000, entries=1, ratio=1, user=user, group=user))
+
+def tried(name, action):
+    try:
+        action()
+    except (OSError, MemoryError) as problem:
+        print(name, "refused")
+    else:
+        print(name, "allowed")
+
+def write(size):
+    with open("inside", "wb") as file:
+        file.write(bytes(size))
+
+tried("inside", lambda: write(10))
+tried("large", lambda: write(2000))
+tried("read", lambda: open("/etc/hostname").read())
+tried("write", lambda: open("../outside", "w"))
+tried("fifo", lambda: os.mkfifo("fifo"))
+tried("connect", lambda: socket.socket().connect(("127.0.0.1", int(sys.argv[2]))))
+tried("start", lambda: os.fork() or os._exit(0))
+tried("memory", lambda: bytearray(2 << 30))
+"""
+
+
+def test_the_unpacker_has_no_network_no_other_files_no_children_and_little_memory(tmp_path: Path) -> None:
+    if not has_landlock():
+        pytest.skip("this kernel has no Landlock")
+    inside = tmp_path / "inside"
+    inside.mkdir(mode=0o777)
+    inside.chmod(0o777)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        code = [sys.executable, "-I", "-S", "-c", _TRIES, str(PROTO), str(port)]
+        done = subprocess.run(code, cwd=inside, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == ""
+    refused_ones = ("large", "read", "write", "fifo", "connect", "start", "memory")
+    assert done.stdout.split("\n") == ["inside allowed", *(f"{name} refused" for name in refused_ones), ""]
 
 
 @pytest.mark.parametrize("kind", ["tar", "zip"])
