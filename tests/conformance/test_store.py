@@ -138,6 +138,30 @@ async def test_the_gpus_of_a_node_are_what_its_last_session_said(store: Store) -
     assert listed.gpus == FACTS.gpus
 
 
+async def test_the_first_image_that_is_noted_of_an_attempt_stays(store: Store) -> None:
+    node = a_node(store, cluster := a_cluster(store))
+    a_job(store, cluster, a_task(instances=2))
+    refs = store.run_now(lambda tx: claim(tx, node, want=2))
+    late = refs[1]
+    old = AttemptRef(
+        task_key=late.task_key, index=late.index, attempt=late.attempt, fence=Fence(late.fence - 1)
+    )
+    store.run_now(lambda tx: tx.note_images([(refs[0], "sha256:one"), (old, "sha256:old")]))
+    store.run_now(lambda tx: tx.note_images([(refs[0], "sha256:other")]))
+    listed = await store.read(
+        lambda q: q.list_instances(
+            JobId("id-of-job"),
+            tenant=DEFAULT_TENANT,
+            task="",
+            index=None,
+            limit=10,
+            after=None,
+            all_attempts=False,
+        )
+    )
+    assert [one.attempts[-1].image_digest for one in the(listed)[0]] == ["sha256:one", ""]
+
+
 def test_a_poll_finds_what_it_has_leased_in_its_epoch(store: Store) -> None:
     cluster = a_cluster(store)
     node = a_node(store, cluster)

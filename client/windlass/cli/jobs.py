@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import click
+from rich.text import Text
 
 from windlass.cli import render
 from windlass.cli.invocation import Invocation, find_job, pass_invocation
@@ -20,6 +21,8 @@ from windlass_proto.model.status import InstanceStatus, JobStatus
 EXIT_NOT_ENDED = 124
 """As timeout(1) says that a time is up."""
 _INSTANCES_SHOWN = 1000
+_DIGEST_SHOWN = 12
+"""Characters of an image's; --json has all of it."""
 
 _job_argument = click.argument("job")
 
@@ -140,9 +143,10 @@ def _print_job(job: JobStatus) -> None:
 
 
 def _print_instances(instances: list[InstanceStatus]) -> None:
-    columns = ("instance", "attempt", "state", "node", "exit", "ran for", "started", "reason")
-    rows = [
-        (
+    columns = ["instance", "attempt", "state", "node", "exit", "ran for", "started", "reason"]
+    attempts = [(instance, attempt) for instance in instances for attempt in instance.attempts]
+    rows: list[list[str | Text]] = [
+        [
             f"{instance.task}/{instance.index}",
             str(attempt.attempt),
             render.state_text(attempt.state),
@@ -151,10 +155,13 @@ def _print_instances(instances: list[InstanceStatus]) -> None:
             format_duration(attempt.ran_for) if attempt.ran_for is not None else "-",
             render.local_time(attempt.started_at),
             attempt.reason,
-        )
-        for instance in instances
-        for attempt in instance.attempts
+        ]
+        for instance, attempt in attempts
     ]
+    if any(attempt.image_digest for _, attempt in attempts):
+        columns.insert(-1, "image")
+        for row, (_, attempt) in zip(rows, attempts, strict=True):
+            row.insert(-1, attempt.image_digest.partition(":")[2][:_DIGEST_SHOWN] or "-")
     render.print_table(columns, rows)
 
 

@@ -48,6 +48,9 @@ def report(
             progress[ref] = judgement.state
         if has_repeats:
             views[ref.task_key, ref.index, ref.attempt] = _view_after(view, event, judgement)
+    images = _images(events, verdicts)
+    if images:
+        tx.note_images(images)
     if progress:
         tx.progress_attempts(list(progress.items()), now=now)
     if finalizing:
@@ -59,6 +62,18 @@ def report(
     _audit_conflicts(tx, node, events, verdicts, now=now)
     failpoints.reach("coord.report.before_commit")
     return verdicts
+
+
+def _images(events: Sequence[AttemptEvent], verdicts: Sequence[EventVerdict]) -> list[tuple[AttemptRef, str]]:
+    """Also of an attempt whose end is known already: what is told late is told once."""
+    told = zip(events, verdicts, strict=True)
+    return [
+        (event.ref, event.what.image_digest)
+        for event, verdict in told
+        if isinstance(event.what, Started)
+        and event.what.image_digest
+        and verdict in (EventVerdict.ACCEPTED, EventVerdict.DUPLICATE)
+    ]
 
 
 def _judge_node(

@@ -31,6 +31,7 @@ from windlass_coordinator.core.records import (
 from windlass_coordinator.stores.publishing import PublishRecords
 from windlass_coordinator.stores.restoring import RestoreRecords
 from windlass_coordinator.stores.retention import RetentionRecords
+from windlass_coordinator.stores.secrets import SecretRecords
 from windlass_proto.errors import Unavailable
 from windlass_proto.model.events import Exited
 from windlass_proto.model.failures import FailureKind
@@ -149,6 +150,9 @@ class WorkRecords(Protocol):
 
     def progress_attempts(self, changes: Sequence[tuple[AttemptRef, AttemptState]], *, now: datetime) -> None:
         """New states of live attempts."""
+
+    def note_images(self, images: Sequence[tuple[AttemptRef, str]]) -> None:
+        """Digests of the container images that attempts run in; the first one stays."""
 
     def record_exits(self, exits: Sequence[tuple[AttemptRef, Exited]], *, now: datetime) -> None:
         """Exit fields of attempts that are FINALIZING from now on."""
@@ -396,6 +400,7 @@ class Transaction(
     NodeRecords,
     RoleRecords,
     PublishRecords,
+    SecretRecords,
     RestoreRecords,
     RetentionRecords,
     Protocol,

@@ -3,6 +3,7 @@
 Events are the hot path: a report carries hundreds, so reading them makes no detours.
 """
 
+import re
 from collections.abc import Iterable
 from itertools import groupby
 
@@ -19,6 +20,7 @@ from windlass_proto.v1 import agent_pb2 as wire
 _PREPARING = events.Preparing()
 _STARTED = events.Started()
 _FINALIZED = events.Finalized()
+_DIGEST = re.compile(r"[a-z0-9]{1,20}:[0-9a-f]{32,128}")
 _STOPPED_EARLY = events.StoppedEarly()
 
 
@@ -162,8 +164,10 @@ def _event_to_wire(event: events.AttemptEvent) -> wire.AttemptEvent:
     match event.what:
         case events.Exited() as exited:
             message.exited.CopyFrom(_exited_to_wire(exited))
-        case events.Started():
+        case events.Started(image_digest=""):
             message.started.SetInParent()
+        case events.Started(image_digest=digest):
+            message.started.CopyFrom(wire.Started(image_digest=digest))
         case events.Preparing():
             message.preparing.SetInParent()
         case events.PrepareFailed(kind=kind, reason=reason):
@@ -184,7 +188,7 @@ def _happening_from_wire(message: wire.AttemptEvent) -> events.Happening:
         case "exited":
             return _exited_from_wire(message.exited)
         case "started":
-            return _STARTED
+            return _started(message.started.image_digest) if message.started.image_digest else _STARTED
         case "preparing":
             return _PREPARING
         case "prepare_failed":
@@ -209,6 +213,12 @@ def _happening_from_wire(message: wire.AttemptEvent) -> events.Happening:
         f"event {message.seq} of instance {message.index} tells nothing that is known here; "
         "the agent may be a newer version"
     )
+
+
+def _started(image_digest: str) -> events.Started:
+    if not _DIGEST.fullmatch(image_digest):
+        raise InvalidRequest("the digest of an image must be like sha256:0123...")
+    return events.Started(image_digest=image_digest)
 
 
 def _exited_to_wire(exited: events.Exited) -> wire.Exited:

@@ -138,6 +138,7 @@ def attempt_status_to_wire(attempt: model.AttemptStatus) -> jobs_pb2.AttemptStat
         peak_memory_bytes=attempt.peak_memory_bytes,
         stdout_bytes=attempt.stdout_bytes,
         stderr_bytes=attempt.stderr_bytes,
+        image_digest=attempt.image_digest,
     )
 
 
@@ -161,6 +162,7 @@ def attempt_status_from_wire(message: jobs_pb2.AttemptStatus) -> model.AttemptSt
         peak_memory_bytes=message.peak_memory_bytes,
         stdout_bytes=message.stdout_bytes if message.HasField("stdout_bytes") else None,
         stderr_bytes=message.stderr_bytes if message.HasField("stderr_bytes") else None,
+        image_digest=message.image_digest,
     )
 
 

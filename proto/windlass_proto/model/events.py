@@ -26,6 +26,9 @@ class PrepareFailed:
 class Started:
     """The command runs."""
 
+    image_digest: str = ""
+    """Of the container image that it runs in; "" = none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exited:

@@ -81,6 +81,8 @@ class AttemptStatus:
     stdout_bytes: int | None
     """What the command wrote; None while that is not known."""
     stderr_bytes: int | None
+    image_digest: str = ""
+    """Of the container image that it ran in; "" = none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

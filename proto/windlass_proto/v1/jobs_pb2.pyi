@@ -267,7 +267,7 @@ class InstanceStatus(_message.Message):
     def __init__(self, task: _Optional[str] = ..., index: _Optional[int] = ..., state: _Optional[_Union[InstanceState, str]] = ..., user_failures: _Optional[int] = ..., infra_failures: _Optional[int] = ..., attempts: _Optional[_Iterable[_Union[AttemptStatus, _Mapping]]] = ...) -> None: ...
 
 class AttemptStatus(_message.Message):
-    __slots__ = ("attempt", "fence", "state", "node_id", "node_name", "failure", "reason", "exit_code", "exit_signal", "leased_at", "started_at", "ended_at", "ran_for", "user_cpu", "system_cpu", "peak_memory_bytes", "stdout_bytes", "stderr_bytes")
+    __slots__ = ("attempt", "fence", "state", "node_id", "node_name", "failure", "reason", "exit_code", "exit_signal", "leased_at", "started_at", "ended_at", "ran_for", "user_cpu", "system_cpu", "peak_memory_bytes", "stdout_bytes", "stderr_bytes", "image_digest")
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     FENCE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -286,6 +286,7 @@ class AttemptStatus(_message.Message):
     PEAK_MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     STDOUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     STDERR_BYTES_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_DIGEST_FIELD_NUMBER: _ClassVar[int]
     attempt: int
     fence: int
     state: AttemptState
@@ -304,7 +305,8 @@ class AttemptStatus(_message.Message):
     peak_memory_bytes: int
     stdout_bytes: int
     stderr_bytes: int
-    def __init__(self, attempt: _Optional[int] = ..., fence: _Optional[int] = ..., state: _Optional[_Union[AttemptState, str]] = ..., node_id: _Optional[str] = ..., node_name: _Optional[str] = ..., failure: _Optional[str] = ..., reason: _Optional[str] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., leased_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ran_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., user_cpu: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., system_cpu: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., peak_memory_bytes: _Optional[int] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ...) -> None: ...
+    image_digest: str
+    def __init__(self, attempt: _Optional[int] = ..., fence: _Optional[int] = ..., state: _Optional[_Union[AttemptState, str]] = ..., node_id: _Optional[str] = ..., node_name: _Optional[str] = ..., failure: _Optional[str] = ..., reason: _Optional[str] = ..., exit_code: _Optional[int] = ..., exit_signal: _Optional[int] = ..., leased_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ran_for: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., user_cpu: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., system_cpu: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., peak_memory_bytes: _Optional[int] = ..., stdout_bytes: _Optional[int] = ..., stderr_bytes: _Optional[int] = ..., image_digest: _Optional[str] = ...) -> None: ...
 
 class StopJobRequest(_message.Message):
     __slots__ = ("job_id",)

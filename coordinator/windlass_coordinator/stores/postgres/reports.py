@@ -38,6 +38,12 @@ JOIN attempts a ON a.task_key = r.task_key AND a.idx = r.idx AND a.attempt = r.a
 
 _LIVE = "a.task_key = r.task_key AND a.idx = r.idx AND a.attempt = r.attempt AND a.fence = r.fence"
 
+_IMAGES = f"""
+UPDATE attempts a SET image_digest = r.image_digest
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[])
+  r(task_key, idx, attempt, fence, image_digest)
+WHERE {_LIVE} AND a.image_digest IS NULL"""
+
 _PROGRESS = f"""
 UPDATE attempts a SET state = r.state, started_at = coalesce(a.started_at, r.started_at)
 FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::bigint[])
@@ -145,6 +151,10 @@ class PostgresReports(PostgresLocks):
         states = texts(state for _, state in changes)
         started = ints(at if state is AttemptState.RUNNING else None for _, state in changes)
         self._change(_PROGRESS, *keys, states, started)
+
+    def note_images(self, images: Sequence[tuple[AttemptRef, str]]) -> None:
+        keys = int_columns([attempt_key(ref) for ref, _ in images])
+        self._change(_IMAGES, *keys, texts(digest for _, digest in images))
 
     def record_exits(self, exits: Sequence[tuple[AttemptRef, Exited]], *, now: datetime) -> None:
         at = to_us(now)

@@ -259,6 +259,7 @@ def _attempt_status(row: Any) -> AttemptStatus:
         peak_memory_bytes=row.peak_memory_bytes or 0,
         stdout_bytes=row.stdout_end,
         stderr_bytes=row.stderr_end,
+        image_digest=row.image_digest or "",
     )
 
 

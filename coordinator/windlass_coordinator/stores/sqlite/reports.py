@@ -119,6 +119,13 @@ class SqliteReports:
             ],
         )
 
+    def note_images(self, images: Sequence[tuple[AttemptRef, str]]) -> None:
+        self._db.executemany(
+            """UPDATE attempts SET image_digest = ?
+               WHERE task_key = ? AND idx = ? AND attempt = ? AND fence = ? AND image_digest IS NULL""",
+            [(digest, *attempt_key(ref)) for ref, digest in images],
+        )
+
     def record_exits(self, exits: Sequence[tuple[AttemptRef, Exited]], *, now: datetime) -> None:
         at = to_us(now)
         self._db.executemany(
