@@ -26,6 +26,7 @@ class StateDir:
         self._slots = self.root / "slots"
         self.evidence = Evidence(self.root / "evidence")
         self.packages = self.root / "packages"
+        self.containers = self.root / "containers"
         self.notice = self.root / "notice.json"
         self.lock = self.root / "lock"
         self._ended_by_agent = self.root / "ended-by-agent.json"

@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -77,25 +77,33 @@ class NodeContainers:
                 time.sleep(_PAUSE_S)
         return True
 
-    def remove_left(self, *, keep: Collection[AttemptRef]) -> int | None:
-        """Containers of attempts that nobody knows any more; None = the engine does not tell.
+    def ours(self) -> list[str] | None:
+        """Names of all containers of this agent, and of those before it; None = the engine does not tell.
 
         Without a trace of containers nobody is asked: most nodes never have one.
         """
         if not self._home.exists():
-            return 0
+            return []
         try:
             engine = self.engine()
             listed = call(engine, engine.list_labelled(self.label), timeout_s=_ASK_S)
             if listed.code:
                 raise EngineUnavailable(listed.why)
-            wanted = {self.name_of(ref) for ref in keep}
-            left = [name for name in listed.out.split() if name not in wanted]
-            for name in left:
-                call(engine, engine.remove(name), timeout_s=_REMOVE_S)
         except EngineUnavailable as problem:
             log.warning("containers.not_looked_at", why=str(problem))
             return None
-        if left:
-            log.warning("containers.removed", containers=left)
-        return len(left)
+        return listed.out.split()
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Those that nobody knows any more."""
+        for name in names:
+            try:
+                engine = self.engine()
+                answer = call(engine, engine.remove(name), timeout_s=_REMOVE_S)
+                why = answer.why if answer.code else ""
+            except EngineUnavailable as problem:
+                why = str(problem)
+            if why:
+                log.warning("container.not_removed", container=name, why=why)
+            else:
+                log.warning("container.removed", container=name)

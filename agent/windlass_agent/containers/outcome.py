@@ -51,11 +51,17 @@ def read_outcome(directory: Path) -> ContainerOutcome:
         return ContainerOutcome()
 
 
-def judge(record: ExitRecord, outcome: ContainerOutcome, *, memory_bytes: int) -> ExitRecord:
-    """The keeper's record of the process that stood for the container, as one of the container.
+def judge(record: ExitRecord, directory: Path) -> ExitRecord:
+    """The keeper's record of the process that stood for the container, as one of the container."""
+    try:
+        memory_bytes = int(json.loads((directory / RUN_FILE).read_text())["memory_bytes"])
+    except (OSError, ValueError, LookupError, TypeError):
+        memory_bytes = 0
+    return judged(record, read_outcome(directory), memory_bytes=memory_bytes)
 
-    What that process used is not what the container did.
-    """
+
+def judged(record: ExitRecord, outcome: ContainerOutcome, *, memory_bytes: int) -> ExitRecord:
+    """What that process used is not what the container did."""
     record = replace(record, user_cpu_us=0, system_cpu_us=0, peak_memory_bytes=0)
     if record.stopped or record.disconnected or record.kind is FailureKind.TIMEOUT:
         return record

@@ -88,6 +88,7 @@ def write_run(engine: ContainerEngine, run: ContainerRun) -> None:
         "env_file": str(env_file),
         "outcome": str(outcome),
         "digest": run.image.digest,
+        "memory_bytes": run.limits.memory_bytes,
     }
     _write_private(env_file, environment_lines(run.env))
     _write_private(run.root / RUN_FILE, json.dumps(document))
