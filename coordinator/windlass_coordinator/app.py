@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 from windlass_coordinator import config
 from windlass_coordinator.admin.commands import VERBS, run_verb
 from windlass_coordinator.auth.identity import Authenticator, CredentialLookup, CredentialRecord
+from windlass_coordinator.auth.sealing import open_sealer
 from windlass_coordinator.auth.tokens import TokenKind
 from windlass_coordinator.core.records import Wakes
 from windlass_coordinator.duties import (
@@ -51,6 +52,7 @@ from windlass_coordinator.rpc.job_service import JobService, JobServiceParts
 from windlass_coordinator.rpc.job_watch import JobWatchers
 from windlass_coordinator.rpc.log_archive import LogArchive
 from windlass_coordinator.rpc.read_log import LogSignals, LogTail
+from windlass_coordinator.rpc.secret_service import SecretService
 from windlass_coordinator.rpc.server import Services, open_server
 from windlass_coordinator.stores import is_shared, open_store
 from windlass_coordinator.stores.base import Store, Transaction, VerbRunner
@@ -283,6 +285,7 @@ async def _keeping(
 
 
 def _services(settings: config.Settings, store: Store, parts: _Parts) -> Services:
+    sealer = open_sealer(settings.master_key_file)
     agents = AgentServiceParts(
         store=store,
         fleet=parts.fleet,
@@ -290,6 +293,7 @@ def _services(settings: config.Settings, store: Store, parts: _Parts) -> Service
         intake=parts.intake,
         archive=parts.archive,
         rules=parts.rules,
+        sealer=sealer,
     )
     jobs = JobServiceParts(store=store, watchers=parts.watchers, tail=parts.tail, limits=settings.limits)
     return Services(
@@ -303,6 +307,7 @@ def _services(settings: config.Settings, store: Store, parts: _Parts) -> Service
         jobs=JobService(jobs),
         clusters=ClusterService(store, settings.limits),
         nodes=NodeService(store),
+        secrets=SecretService(store, sealer, settings.limits),
     )
 
 

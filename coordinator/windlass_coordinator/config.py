@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from windlass_coordinator.auth.sealing import MASTER_KEY_FILE
 from windlass_coordinator.core.disk_space import DiskPolicy
 from windlass_coordinator.core.leases import LeasePolicy
 from windlass_coordinator.core.overload import OverloadLimits
@@ -53,6 +54,9 @@ class Settings:
     """URL of a PostgreSQL database, which several coordinators may share. None given = SQLite in `data`."""
     logs: Path | None = None
     """Directory of the logs, which coordinators on one database share. None given = `logs` in `data`."""
+    master_key: Path | None = None
+    """File of the keys that stored secrets are sealed under; made when it is not there. None given =
+    `master.key` in `data`. Coordinators on one database need the same one; backups do not hold it."""
     listen: HostPort = DEFAULT_LISTEN
     """For clients and agents (gRPC). Loopback, because there is no TLS yet."""
     http: HostPort = DEFAULT_HTTP
@@ -79,6 +83,11 @@ class Settings:
     def store_url(self) -> str:
         """`store`, or where SQLite's file lies."""
         return self.store or f"sqlite:///{self.data_directory / 'windlass.db'}"
+
+    @property
+    def master_key_file(self) -> Path:
+        """`master_key`, or where it lies among the data."""
+        return self.master_key or self.data_directory / MASTER_KEY_FILE
 
     @property
     def log_directory(self) -> Path:

@@ -23,6 +23,7 @@ _JOBS = "/windlass.v1.JobService/"
 _AGENTS = "/windlass.v1.AgentService/"
 _CLUSTERS = "/windlass.v1.ClusterService/"
 _NODES = "/windlass.v1.NodeService/"
+_SECRETS = "/windlass.v1.SecretService/"
 _HEALTH = "/grpc.health.v1.Health/"
 
 METHODS: dict[str, Access] = {
@@ -37,6 +38,7 @@ METHODS: dict[str, Access] = {
     _AGENTS + "AppendLog": Access.NODE,
     _AGENTS + "Release": Access.NODE,
     _AGENTS + "CommitOutputs": Access.NODE,
+    _AGENTS + "FetchSecrets": Access.NODE,
     _AGENTS + "Leave": Access.NODE,
     _JOBS + "SubmitJob": Access.USER,
     _JOBS + "GetJob": Access.USER,
@@ -57,6 +59,9 @@ METHODS: dict[str, Access] = {
     _NODES + "GetNode": Access.USER,
     _NODES + "DrainNode": Access.USER,
     _NODES + "ResumeNode": Access.USER,
+    _SECRETS + "PutSecret": Access.USER,
+    _SECRETS + "ListSecrets": Access.USER,
+    _SECRETS + "DeleteSecret": Access.USER,
 }
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from windlass_coordinator.core.records import ClusterKey, Fact
+from windlass_coordinator.engine.secrets import unknown_secrets
 from windlass_coordinator.stores.base import NewJob, Transaction
 from windlass_proto import failpoints
 from windlass_proto.checks import nearest
@@ -34,7 +35,7 @@ class Submitted:
 
 def submit(tx: Transaction, request: Submission, *, now: datetime) -> Submitted:
     """Stores the job. Raises Conflict when the key was used with another specification, InvalidJob for an
-    unknown cluster."""
+    unknown cluster or secret."""
     digest = _digest(request.spec) if request.idempotency_key else ""
     if request.idempotency_key:
         earlier = tx.find_submission(request.tenant, request.idempotency_key)
@@ -44,7 +45,7 @@ def submit(tx: Transaction, request: Submission, *, now: datetime) -> Submitted:
         job_id=request.job_id,
         tenant=request.tenant,
         spec=request.spec,
-        clusters=_find_clusters(tx, request),
+        clusters=_find_named(tx, request),
     )
     job_key, ready_clusters = tx.add_job(job, now=now)
     if request.idempotency_key:
@@ -76,9 +77,10 @@ def _answer_again(earlier: tuple[str, JobId], digest: str, key: str) -> Submitte
     return Submitted(job_id=job_id, already_existed=True)
 
 
-def _find_clusters(tx: Transaction, request: Submission) -> dict[ClusterName, ClusterKey]:
+def _find_named(tx: Transaction, request: Submission) -> dict[ClusterName, ClusterKey]:
+    """The clusters; raises InvalidJob for every one, and every secret, that is not there."""
     found: dict[ClusterName, ClusterKey] = {}
-    problems = []
+    problems = unknown_secrets(tx, request.tenant, request.spec.tasks)
     for task in request.spec.tasks:
         if task.cluster in found:
             continue

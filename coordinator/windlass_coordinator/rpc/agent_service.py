@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
+from windlass_coordinator.auth.sealing import Seal, Sealer
 from windlass_coordinator.auth.tokens import RANDOM_BYTES, TokenKind, has_digest, new_token, parse_token
 from windlass_coordinator.core.publishing import Publication
 from windlass_coordinator.core.records import Claimed, ClusterKey, LogFacts, NodeView
@@ -17,6 +18,7 @@ from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAns
 from windlass_coordinator.engine.publish_outputs import Commit, commit_outputs
 from windlass_coordinator.engine.report import report
 from windlass_coordinator.engine.revoke import release
+from windlass_coordinator.engine.secrets import hand_out
 from windlass_coordinator.engine.session import NewNode, OpenRequest, current_node, join, leave, open_session
 from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.rpc.append_log import LogIntake
@@ -33,6 +35,7 @@ from windlass_proto.model.assignments import AssignmentBatch, SessionRef
 from windlass_proto.model.events import AttemptEvent, Exited, PrepareFailed, StoppedEarly
 from windlass_proto.model.ids import AttemptRef, JobId, NodeId, NodeKey
 from windlass_proto.model.resources import NodeCapacity
+from windlass_proto.model.secrets import OpenedSecret
 from windlass_proto.model.status import NodeFacts
 from windlass_proto.model.verdicts import EventVerdict
 from windlass_proto.v1 import agent_pb2 as wire
@@ -68,6 +71,7 @@ class AgentServiceParts:
     intake: LogIntake
     archive: LogArchive
     rules: Rules
+    sealer: Sealer
 
 
 class AgentService(agent_pb2_grpc.AgentServiceServicer):
@@ -80,6 +84,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self._intake = parts.intake
         self._archive = parts.archive
         self._rules = parts.rules
+        self._sealer = parts.sealer
         self._notes = NodeNotes(most=_NODES_NOTED)
 
     async def Join(self, request: wire.JoinRequest, context: Context) -> wire.JoinReply:
@@ -308,6 +313,19 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             not_yet=verdict.not_yet,
             supersedes=commit.supersedes,
         )
+
+    async def FetchSecrets(
+        self, request: wire.FetchSecretsRequest, context: Context
+    ) -> wire.FetchSecretsReply:
+        session, node_key = _session(request.session)
+        ref = convert.attempt_ref_from_wire(request.ref)
+        found = await self._store.run(lambda tx: hand_out(tx, current_node(tx, node_key, session), ref))
+        seals = [Seal(tenant=found.tenant, name=secret.name, kind=secret.kind) for secret in found.secrets]
+        opened = [
+            OpenedSecret(name=seal.name, kind=seal.kind, document=self._sealer.open(secret.sealed, seal))
+            for secret, seal in zip(found.secrets, seals, strict=True)
+        ]
+        return wire.FetchSecretsReply(secrets=[convert.opened_secret_to_wire(secret) for secret in opened])
 
     async def Leave(self, request: wire.LeaveRequest, context: Context) -> wire.LeaveReply:
         session, node_key = _session(request.session)

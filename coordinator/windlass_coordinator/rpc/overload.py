@@ -21,6 +21,7 @@ _AGENTS = "/windlass.v1.AgentService/"
 _JOBS = "/windlass.v1.JobService/"
 _CLUSTERS = "/windlass.v1.ClusterService/"
 _NODES = "/windlass.v1.NodeService/"
+_SECRETS = "/windlass.v1.SecretService/"
 
 
 class Gate:
@@ -142,6 +143,7 @@ class Overload:
             _AGENTS + "Heartbeat": agent,
             _AGENTS + "Release": agent,
             _AGENTS + "CommitOutputs": agent,
+            _AGENTS + "FetchSecrets": agent,
             _AGENTS + "Leave": agent,
             _AGENTS + "AppendLog": (Lane.LOG, (self.log_streams,)),
             _JOBS + "SubmitJob": change,
@@ -157,4 +159,6 @@ class Overload:
             _CLUSTERS + "ListClusters": look,
             _NODES + "ListNodes": look,
             _NODES + "GetNode": look,
+            _SECRETS + "PutSecret": change,
+            _SECRETS + "ListSecrets": look,
         }

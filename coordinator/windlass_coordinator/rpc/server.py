@@ -9,9 +9,10 @@ from windlass_coordinator.rpc.agent_service import AgentService
 from windlass_coordinator.rpc.cluster_service import ClusterService, NodeService
 from windlass_coordinator.rpc.interceptors import CallGuard
 from windlass_coordinator.rpc.job_service import JobService
+from windlass_coordinator.rpc.secret_service import SecretService
 from windlass_coordinator.settings_tree import HostPort
 from windlass_proto.errors import Unavailable
-from windlass_proto.v1 import agent_pb2_grpc, clusters_pb2_grpc, jobs_pb2_grpc
+from windlass_proto.v1 import agent_pb2_grpc, clusters_pb2_grpc, jobs_pb2_grpc, secrets_pb2_grpc
 
 _LONGEST_MESSAGE_BYTES = 4 << 20
 _LONGEST_METADATA_BYTES = 16 << 10
@@ -46,6 +47,7 @@ class Services:
     jobs: JobService
     clusters: ClusterService
     nodes: NodeService
+    secrets: SecretService
 
 
 def open_server(
@@ -61,6 +63,7 @@ def open_server(
     jobs_pb2_grpc.add_JobServiceServicer_to_server(services.jobs, server)
     clusters_pb2_grpc.add_ClusterServiceServicer_to_server(services.clusters, server)
     clusters_pb2_grpc.add_NodeServiceServicer_to_server(services.nodes, server)
+    secrets_pb2_grpc.add_SecretServiceServicer_to_server(services.secrets, server)
     try:
         port = server.add_insecure_port(str(address))
     except RuntimeError as error:

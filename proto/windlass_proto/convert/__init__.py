@@ -33,8 +33,15 @@ from windlass_proto.convert.enums import (
     LOG_STATE,
     LOG_STREAM,
     NODE_STATE,
+    SECRET_KIND,
     TASK_STATE,
     EnumCodec,
+)
+from windlass_proto.convert.secrets import (
+    opened_secret_from_wire,
+    opened_secret_to_wire,
+    secret_status_from_wire,
+    secret_status_to_wire,
 )
 from windlass_proto.convert.specs import job_spec_from_wire, job_spec_to_wire
 from windlass_proto.convert.status import (
@@ -72,6 +79,7 @@ __all__ = [
     "LOG_STATE",
     "LOG_STREAM",
     "NODE_STATE",
+    "SECRET_KIND",
     "TASK_STATE",
     "EnumCodec",
     "assignment_batch_from_wire",
@@ -102,6 +110,10 @@ __all__ = [
     "node_facts_to_wire",
     "node_status_from_wire",
     "node_status_to_wire",
+    "opened_secret_from_wire",
+    "opened_secret_to_wire",
+    "secret_status_from_wire",
+    "secret_status_to_wire",
     "session_ref_from_wire",
     "session_ref_to_wire",
     "task_status_from_wire",

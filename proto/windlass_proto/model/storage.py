@@ -220,7 +220,10 @@ def profiles_from_mapping(document: Mapping[str, Any]) -> StorageProfiles:
     unknown = document.keys() - {"schemes", "profiles"}
     if unknown:
         raise ValueError(f"unknown table {sorted(unknown)[0]!r}; known are schemes and profiles")
-    profiles = {name: _profile(name, table) for name, table in document.get("profiles", {}).items()}
+    profiles = {
+        name: profile_from_table(table, where=f"profiles.{name}.")
+        for name, table in document.get("profiles", {}).items()
+    }
     for scheme, name in document.get("schemes", {}).items():
         if scheme not in OBJECT_SCHEMES:
             raise ValueError(f"schemes.{scheme}: unknown scheme; known are {', '.join(OBJECT_SCHEMES)}")
@@ -231,15 +234,15 @@ def profiles_from_mapping(document: Mapping[str, Any]) -> StorageProfiles:
     )
 
 
-def _profile(name: str, table: Mapping[str, Any]) -> StorageProfile:
+def profile_from_table(table: Mapping[str, Any], *, where: str) -> StorageProfile:
+    """`where` the table stands, with a dot behind it. Raises ValueError that names the key that is wrong, and
+    no value."""
     known = {field.name: field.type for field in fields(StorageProfile)}
     for key, value in table.items():
         if key not in known:
-            raise ValueError(f"profiles.{name}.{key}: unknown key; known are {', '.join(known)}")
+            raise ValueError(f"{where}{key}: unknown key; known are {', '.join(known)}")
         if not isinstance(value, bool if key == "path_style" else str):
-            raise ValueError(
-                f"profiles.{name}.{key}: must be a {'boolean' if key == 'path_style' else 'text'}"
-            )
+            raise ValueError(f"{where}{key}: must be a {'boolean' if key == 'path_style' else 'text'}")
     if "endpoint" not in table:
-        raise ValueError(f"profiles.{name}.endpoint: is missing")
+        raise ValueError(f"{where}endpoint: is missing")
     return StorageProfile(**table)

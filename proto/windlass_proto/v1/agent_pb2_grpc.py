@@ -74,6 +74,11 @@ class AgentServiceStub:
                 request_serializer=windlass__proto_dot_v1_dot_agent__pb2.CommitOutputsRequest.SerializeToString,
                 response_deserializer=windlass__proto_dot_v1_dot_agent__pb2.CommitOutputsReply.FromString,
                 _registered_method=True)
+        self.FetchSecrets = channel.unary_unary(
+                '/windlass.v1.AgentService/FetchSecrets',
+                request_serializer=windlass__proto_dot_v1_dot_agent__pb2.FetchSecretsRequest.SerializeToString,
+                response_deserializer=windlass__proto_dot_v1_dot_agent__pb2.FetchSecretsReply.FromString,
+                _registered_method=True)
         self.Leave = channel.unary_unary(
                 '/windlass.v1.AgentService/Leave',
                 request_serializer=windlass__proto_dot_v1_dot_agent__pb2.LeaveRequest.SerializeToString,
@@ -138,6 +143,13 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FetchSecrets(self, request, context):
+        """What the attempt's specification names, for as long as the node may carry it out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Leave(self, request, context):
         """The agent stops for good; it must hold nothing any more.
         """
@@ -187,6 +199,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.CommitOutputs,
                     request_deserializer=windlass__proto_dot_v1_dot_agent__pb2.CommitOutputsRequest.FromString,
                     response_serializer=windlass__proto_dot_v1_dot_agent__pb2.CommitOutputsReply.SerializeToString,
+            ),
+            'FetchSecrets': grpc.unary_unary_rpc_method_handler(
+                    servicer.FetchSecrets,
+                    request_deserializer=windlass__proto_dot_v1_dot_agent__pb2.FetchSecretsRequest.FromString,
+                    response_serializer=windlass__proto_dot_v1_dot_agent__pb2.FetchSecretsReply.SerializeToString,
             ),
             'Leave': grpc.unary_unary_rpc_method_handler(
                     servicer.Leave,
@@ -410,6 +427,33 @@ class AgentService:
             '/windlass.v1.AgentService/CommitOutputs',
             windlass__proto_dot_v1_dot_agent__pb2.CommitOutputsRequest.SerializeToString,
             windlass__proto_dot_v1_dot_agent__pb2.CommitOutputsReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FetchSecrets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/windlass.v1.AgentService/FetchSecrets',
+            windlass__proto_dot_v1_dot_agent__pb2.FetchSecretsRequest.SerializeToString,
+            windlass__proto_dot_v1_dot_agent__pb2.FetchSecretsReply.FromString,
             options,
             channel_credentials,
             insecure,

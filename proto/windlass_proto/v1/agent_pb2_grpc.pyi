@@ -50,6 +50,8 @@ class AgentServiceStub:
     """Gives back assignments that were never started."""
     CommitOutputs: _grpc.UnaryUnaryMultiCallable[_agent_pb2.CommitOutputsRequest, _agent_pb2.CommitOutputsReply]
     """May the attempt publish what it has staged? Asked before the first object gets its final name."""
+    FetchSecrets: _grpc.UnaryUnaryMultiCallable[_agent_pb2.FetchSecretsRequest, _agent_pb2.FetchSecretsReply]
+    """What the attempt's specification names, for as long as the node may carry it out."""
     Leave: _grpc.UnaryUnaryMultiCallable[_agent_pb2.LeaveRequest, _agent_pb2.LeaveReply]
     """The agent stops for good; it must hold nothing any more."""
 
@@ -71,6 +73,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Gives back assignments that were never started."""
     CommitOutputs: _aio.UnaryUnaryMultiCallable[_agent_pb2.CommitOutputsRequest, _agent_pb2.CommitOutputsReply]  # type: ignore[assignment]
     """May the attempt publish what it has staged? Asked before the first object gets its final name."""
+    FetchSecrets: _aio.UnaryUnaryMultiCallable[_agent_pb2.FetchSecretsRequest, _agent_pb2.FetchSecretsReply]  # type: ignore[assignment]
+    """What the attempt's specification names, for as long as the node may carry it out."""
     Leave: _aio.UnaryUnaryMultiCallable[_agent_pb2.LeaveRequest, _agent_pb2.LeaveReply]  # type: ignore[assignment]
     """The agent stops for good; it must hold nothing any more."""
 
@@ -137,6 +141,14 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.CommitOutputsReply, _abc.Awaitable[_agent_pb2.CommitOutputsReply]]:
         """May the attempt publish what it has staged? Asked before the first object gets its final name."""
+
+    @_abc_1.abstractmethod
+    def FetchSecrets(
+        self,
+        request: _agent_pb2.FetchSecretsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.FetchSecretsReply, _abc.Awaitable[_agent_pb2.FetchSecretsReply]]:
+        """What the attempt's specification names, for as long as the node may carry it out."""
 
     @_abc_1.abstractmethod
     def Leave(

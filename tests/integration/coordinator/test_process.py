@@ -153,6 +153,7 @@ def test_it_leaves_nothing_behind_in_its_directory(own: CoordinatorProcess) -> N
         "coordinator.json",
         "lock",
         "logs",
+        "master.key",
         "reserve",
         "windlass.db",
     }

@@ -17,6 +17,7 @@ from windlass_coordinator.stores.postgres.reports import PostgresReports
 from windlass_coordinator.stores.postgres.restoring import PostgresRestoring
 from windlass_coordinator.stores.postgres.retention import PostgresRetention
 from windlass_coordinator.stores.postgres.roles import PostgresRoles
+from windlass_coordinator.stores.postgres.secrets import PostgresSecrets
 from windlass_coordinator.stores.postgres.steering import PostgresSteering
 
 
@@ -31,6 +32,7 @@ class PostgresTransaction(
     PostgresCredentials,
     PostgresRoles,
     PostgresPublishing,
+    PostgresSecrets,
     PostgresRetention,
     PostgresRestoring,
 ):

@@ -38,12 +38,13 @@ from windlass_coordinator.stores.sqlite.files import (
 from windlass_coordinator.stores.sqlite.jobs import SqliteJobs
 from windlass_coordinator.stores.sqlite.nodes import SqliteNodes
 from windlass_coordinator.stores.sqlite.orders import Order, OrderQueue, Reply
+from windlass_coordinator.stores.sqlite.publishing import SqlitePublishing
 from windlass_coordinator.stores.sqlite.queries import SqliteQueries
 from windlass_coordinator.stores.sqlite.reports import SqliteReports
-from windlass_coordinator.stores.sqlite.publishing import SqlitePublishing
 from windlass_coordinator.stores.sqlite.restoring import SqliteRestoring
 from windlass_coordinator.stores.sqlite.retention import SqliteRetention
 from windlass_coordinator.stores.sqlite.roles import SqliteRoles
+from windlass_coordinator.stores.sqlite.secrets import SqliteSecrets
 from windlass_coordinator.stores.sqlite.steering import SqliteSteering
 from windlass_coordinator.stores.sqlite.troubles import Trouble, judge
 from windlass_proto.errors import InvalidRequest, NoRoom, Overloaded, Unavailable
@@ -77,6 +78,7 @@ class SqliteTransaction(
     SqliteNodes,
     SqliteRoles,
     SqlitePublishing,
+    SqliteSecrets,
     SqliteRestoring,
     SqliteRetention,
 ):
