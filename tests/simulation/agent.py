@@ -77,6 +77,7 @@ _VARIABLES = NodeVariables(
     region="",
     oss_host="",
     worker_id="",
+    gives_gpus=True,
 )
 
 
@@ -103,6 +104,13 @@ class Intents:
     @property
     def live(self) -> dict[AttemptRef, SharedPart]:
         return dict(self._journal.live)
+
+    @property
+    def gpus(self) -> dict[AttemptRef, tuple[str, ...]]:
+        return dict(self._journal.gpus)
+
+    def give_gpus(self, ref: AttemptRef, gpus: Sequence[str]) -> None:
+        self._journal.give_gpus(ref, gpus)
 
     def assign(self, shared: SharedPart, refs: Sequence[AttemptRef]) -> None:
         self._node.ledger.intent_written(self._node, refs)
@@ -170,6 +178,7 @@ class Agent(Process):
                 give_back_after_s=GIVE_BACK_AFTER_S,
             ),
             clock=self.boot_s,
+            gpus=[str(number) for number in range(self.node.facts.gpus)],
         )
         self.shipper = Shipper(self, lambda ref: self.runner.logs_complete(ref))
         self.runner = AttemptRunner(
@@ -198,6 +207,7 @@ class Agent(Process):
             templates,
             [_result_of(executor.adopt()) for executor in executors],
             intents=self.intents.live,
+            gpus=self.intents.gpus,
             boot_id=self.node.boot_id,
             ended_by_agent=frozenset(),
             now_s=self.boot_s(),

@@ -75,6 +75,9 @@ class Ledger:
         used = [one for one in self.alive.values() if one.node is node and one.keeper.is_alive]
         if len(used) >= node.facts.slots:
             raise SimulationFailure(f"I14: {node.name} has {node.facts.slots} slots and runs {len(used) + 1}")
+        given = [name for one in (command, *used) for name in _gpus(one)]
+        if len(set(given)) < len(given):
+            raise SimulationFailure(f"I14: {node.name} gives a GPU twice: {given}, {command.ref} is the last")
 
     def _check_overlap(self, command: "Command") -> None:
         """Two at once are a broken promise, unless the keeper that had to prevent it could not."""
@@ -125,3 +128,7 @@ class Ledger:
         for job in self.jobs.values():
             if job.job_id is not None and job.acknowledged_at >= taken_at:
                 job.is_lost = True
+
+
+def _gpus(command: "Command") -> list[str]:
+    return command.plan.env["WINDLASS_GPUS"].split(",") if command.plan.env["WINDLASS_GPUS"] else []

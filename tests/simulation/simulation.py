@@ -109,6 +109,7 @@ class Simulation:
             slots=slots,
             cpu=float(slots),
             memory_bytes=1 << 30,
+            gpus=rng.choice((0, 1, 2)) if number else 2,
             agent_version="1",
             os="Linux",
             containment="none",

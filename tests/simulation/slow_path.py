@@ -56,7 +56,7 @@ class SlowPath:
             runner.end(attempt, PrepareFailed(kind=kind, reason="as its script says"))
             return
         directory = self._agent.node.disk.attempt(ref)
-        plan = attempt.template.plain_plan(ref, str(directory))
+        plan = attempt.template.plain_plan(ref, str(directory), attempt.gpus)
         runner.hand_over(attempt, replace(plan, work_dir=str(directory / "work")))
 
     def _uploaded(self, attempt: LiveAttempt, record: ExitRecord) -> None:

@@ -162,7 +162,9 @@ def _a_random_task(rng: Random, name: str, parents: list[TaskName]) -> TaskSpec:
         disconnect=disconnect,
         # The default of no_overlap is longer than a run.
         run_for=None if disconnect is _KEEP_GOING else timedelta(seconds=rng.choice((0, 6))),
-        resources=Resources(slots=rng.choice((1, 1, 1, 2)), cpu=rng.choice((0.0, 0.5))),
+        resources=Resources(
+            slots=rng.choice((1, 1, 1, 2)), cpu=rng.choice((0.0, 0.5)), gpus=rng.choice((0, 0, 0, 1, 2))
+        ),
         **more,
     )
 

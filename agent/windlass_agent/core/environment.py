@@ -2,10 +2,10 @@
 
 Three families name the same few things: ours (WINDLASS_*), Alibaba's (BATCH_COMPUTE_*, with and without
 _DAG_: its documents use both) and Tencent's (BATCH_*), so that scripts written for those services run
-unchanged. The user's own variables win over all but WINDLASS_*.
+unchanged. The user's own variables win over all but WINDLASS_* and those that say which GPUs are whose.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from windlass_proto.model.assignments import AssignmentBatch
@@ -30,6 +30,8 @@ class NodeVariables:
     region: str
     oss_host: str
     worker_id: str
+    gives_gpus: bool = False
+    """Whether commands get GPUs from it: then they see only those that they were given."""
 
 
 def task_environment(
@@ -61,11 +63,12 @@ def task_environment(
         "WINDLASS_CLUSTER": batch.cluster,
         "WINDLASS_NODE_ID": node.node_id,
         "WINDLASS_NODE_NAME": node.node_name,
+        **(_gpu_variables(()) if node.gives_gpus else {}),
     }
 
 
 def attempt_environment(
-    shared: Mapping[str, str], user_env: Mapping[str, str], ref: AttemptRef
+    shared: Mapping[str, str], user_env: Mapping[str, str], ref: AttemptRef, gpus: Sequence[str] = ()
 ) -> dict[str, str]:
     """`shared` (from `task_environment`) and what differs from attempt to attempt."""
     index = str(ref.index)
@@ -74,8 +77,21 @@ def attempt_environment(
         "WINDLASS_INDEX": index,
         "WINDLASS_ATTEMPT": str(ref.attempt),
         "WINDLASS_FENCE": str(ref.fence),
+        **(_gpu_variables(gpus) if gpus else {}),
     }
     for name in _INDEX_NAMES:
         if name not in user_env:
             env[name] = index
     return env
+
+
+def _gpu_variables(gpus: Sequence[str]) -> dict[str, str]:
+    """For CUDA, for the NVIDIA container runtime, and for whoever reads ours."""
+    names = ",".join(gpus)
+    return {
+        "CUDA_VISIBLE_DEVICES": names,
+        # Else CUDA counts the fastest first, and its numbers are not those of NVML.
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "NVIDIA_VISIBLE_DEVICES": names,
+        "WINDLASS_GPUS": names,
+    }

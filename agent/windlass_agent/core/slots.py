@@ -3,9 +3,13 @@
 A keeper runs one command after another. Handing it a few plans ahead saves the round trip through the agent
 after each exit, but a plan that sits behind a long command could have run elsewhere; so what queues in a
 keeper is bounded by the time it is expected to take. Times are seconds of the boot clock, passed in.
+
+GPUs are given by name, each to one attempt at a time; only what queues behind an attempt in its keeper, and
+so starts when it has ended, has the same ones.
 """
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -43,8 +47,11 @@ class _SlotUse:
 class SlotBook:
     """What every slot of the node has to do."""
 
-    def __init__(self, capacity: NodeCapacity, limits: HandOverLimits) -> None:
+    def __init__(self, capacity: NodeCapacity, limits: HandOverLimits, *, gpus: Sequence[str] = ()) -> None:
         self._capacity = capacity
+        self._gpus = tuple(gpus)
+        self._gpus_of: dict[AttemptRef, tuple[str, ...]] = {}
+        self._gpu_users: Counter[str] = Counter()
         self._most = limits.most
         self._ahead_s = limits.ahead.total_seconds()
         self._slots = [_SlotUse() for _ in range(capacity.slots)]
@@ -77,19 +84,33 @@ class SlotBook:
         if use.expected_s + expected_s > self._ahead_s or len(use.queue) >= self._most:
             use.is_full = True
             return None
+        self._give_gpus(ref, self.gpus_of(use.queue[0]))
         use.queue.append(ref)
         self.queued += 1
         use.expected_s += expected_s
         self._expected[ref] = expected_s
         return number
 
+    def gpus_of(self, ref: AttemptRef) -> tuple[str, ...]:
+        """Those that the attempt has been given."""
+        return self._gpus_of.get(ref, ())
+
     def occupy(
-        self, number: int, ref: AttemptRef, needs: Resources, *, exclusive: bool, now_s: float
+        self,
+        number: int,
+        ref: AttemptRef,
+        needs: Resources,
+        *,
+        exclusive: bool,
+        now_s: float,
+        gpus: tuple[str, ...] = (),
     ) -> None:
         """An attempt that was found in this slot when the agent started; in the order of the keeper's queue.
 
-        A slot beyond those of now (there were more before) runs to its end what it has.
+        A slot beyond those of now (there were more before) runs to its end what it has. `gpus` are those that
+        it was started with; when they are not known it may be any of them.
         """
+        self._give_gpus(ref, gpus or (self._gpus if needs.gpus else ()))
         if number >= len(self._slots):
             return
         use = self._slots[number]
@@ -104,6 +125,7 @@ class SlotBook:
 
     def ended(self, number: int, ref: AttemptRef, *, now_s: float) -> None:
         """The attempt has left the slot, from whichever place in its queue."""
+        self._gpu_users.subtract(self._gpus_of.pop(ref, ()))
         if ref not in self._expected:
             return
         use = self._slots[number]
@@ -149,13 +171,24 @@ class SlotBook:
         return (
             self._millicores_used + _millicores(needs.cpu) <= _millicores(self._capacity.cpu)
             and self._memory_used + needs.memory_bytes <= self._capacity.memory_bytes
+            and needs.gpus <= (len(self._free_gpus()) if needs.gpus else 0)
         )
+
+    def _free_gpus(self) -> list[str]:
+        return [name for name in self._gpus if not self._gpu_users[name]]
+
+    def _give_gpus(self, ref: AttemptRef, names: Sequence[str]) -> None:
+        if names:
+            self._gpus_of[ref] = tuple(names)
+            self._gpu_users.update(names)
 
     def _take_free(
         self, ref: AttemptRef, needs: Resources, *, expected_s: float | None, exclusive: bool, now_s: float
     ) -> int:
         taken = [number for number, use in enumerate(self._slots) if _is_free(use)][: max(needs.slots, 1)]
         number, *helpers = taken
+        if needs.gpus:
+            self._give_gpus(ref, self._free_gpus()[: needs.gpus])
         self._expected[ref] = expected_s or 0.0
         self._start(number, ref, needs, helpers=tuple(helpers), now_s=now_s)
         self._slots[number].exclusive = exclusive
@@ -211,6 +244,8 @@ def _fits_into(needs: Resources, reserved: Resources) -> bool:
         needs.slots <= reserved.slots
         and needs.cpu <= reserved.cpu
         and needs.memory_bytes <= reserved.memory_bytes
+        # Not less: a chain of attempts that need none would keep a GPU from others for ever.
+        and needs.gpus == reserved.gpus
     )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psutil
 
-from windlass_proto.model.resources import NodeCapacity
 from windlass_proto.model.status import NodeFacts
 
 PROTOCOL_VERSION = 1
@@ -23,20 +22,17 @@ class Account:
     home: str
 
 
-def node_facts(*, name: str, slots: int, containment: str) -> NodeFacts:
+def node_facts(*, name: str, slots: int, gpus: int, containment: str) -> NodeFacts:
     return NodeFacts(
         name=name or platform.node(),
         slots=slots,
         cpu=float(psutil.cpu_count() or 1),
         memory_bytes=psutil.virtual_memory().total,
+        gpus=gpus,
         agent_version=installed_version(),
         os=f"{platform.system()} {platform.release()} {platform.machine()}",
         containment=containment,
     )
-
-
-def capacity_of(facts: NodeFacts) -> NodeCapacity:
-    return NodeCapacity(cpu=facts.cpu, memory_bytes=facts.memory_bytes, slots=facts.slots)
 
 
 def boot_id() -> str:

@@ -1,7 +1,7 @@
 """Attempts that wait for a slot, in the order of their arrival, and what follows for asking for more."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from windlass_agent.core.prefetch import Demand, PrefetchLimits, demand, prefetch_target, updated_run_time
@@ -22,11 +22,16 @@ class QueueSettings:
 
 class StartQueue:
     def __init__(
-        self, capacity: NodeCapacity, settings: QueueSettings, *, clock: Callable[[], float]
+        self,
+        capacity: NodeCapacity,
+        settings: QueueSettings,
+        *,
+        clock: Callable[[], float],
+        gpus: Sequence[str] = (),
     ) -> None:
         self.capacity = capacity
         self._settings, self._clock = settings, clock
-        self._book = SlotBook(capacity, settings.hand_over)
+        self._book = SlotBook(capacity, settings.hand_over, gpus=gpus)
         self._waiting: deque[LiveAttempt] = deque()
         self._waiting_count = 0
         self._run_time_s: float | None = None
@@ -79,6 +84,7 @@ class StartQueue:
                 attempt.slot = self._place(attempt)
                 if attempt.slot is None:
                     return
+                attempt.gpus = self._book.gpus_of(attempt.ref)
                 self.remove(attempt)
                 self._waiting.popleft()
                 yield attempt
@@ -90,7 +96,12 @@ class StartQueue:
         attempt.slot = number
         template = attempt.template
         self._book.occupy(
-            number, attempt.ref, template.needs, exclusive=not template.is_plain, now_s=self._clock()
+            number,
+            attempt.ref,
+            template.needs,
+            exclusive=not template.is_plain,
+            now_s=self._clock(),
+            gpus=attempt.gpus,
         )
 
     def leave_slot(self, attempt: LiveAttempt) -> None:

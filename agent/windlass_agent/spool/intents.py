@@ -39,6 +39,7 @@ class IntentJournal:
         self._path = path
         self._compact_bytes = compact_bytes
         self._live: dict[AttemptRef, SharedPart] = {}
+        self._gpus: dict[AttemptRef, tuple[str, ...]] = {}
         self._unwritten: list[AttemptRef] = []
         """Forgotten, and the disk would not take it; written with the next record."""
         lines = read_json_lines(path)
@@ -61,11 +62,22 @@ class IntentJournal:
     def live(self) -> Mapping[AttemptRef, SharedPart]:
         return MappingProxyType(self._live)
 
+    @property
+    def gpus(self) -> Mapping[AttemptRef, tuple[str, ...]]:
+        """Of the live attempts that have some: those they were given last."""
+        return MappingProxyType(self._gpus)
+
     def assign(self, shared: SharedPart, refs: Sequence[AttemptRef]) -> None:
         """Refs of one task. Written down when this returns; raises OSError when it cannot be."""
         self._log.append([_batch(shared, refs)])
         reach("agent.intent.after_write")
         self._live.update((ref, shared) for ref in refs)
+
+    def give_gpus(self, ref: AttemptRef, gpus: Sequence[str]) -> None:
+        """Of a live attempt, before it starts with them. Written down when this returns; raises OSError when
+        it cannot be."""
+        self._log.append([_with_gpus(ref, gpus)])
+        self._gpus[ref] = tuple(gpus)
 
     def forget(self, refs: Iterable[AttemptRef]) -> None:
         """Refs that are not live are passed over.
@@ -75,6 +87,8 @@ class IntentJournal:
         known = [ref for ref in refs if self._live.pop(ref, None) is not None]
         if not known:
             return
+        for ref in known:
+            self._gpus.pop(ref, None)
         self._unwritten += known
         try:
             self._log.append(
@@ -102,9 +116,13 @@ class IntentJournal:
         if record["is"] == "assign":
             shared = dict(record["shared"])
             self._live.update((ref, shared) for ref in refs)
+        elif record["is"] == "gpus":
+            names = tuple(str(name) for name in record["names"])
+            self._gpus.update((ref, names) for ref in refs if ref in self._live)
         elif record["is"] == "forget":
             for ref in refs:
                 self._live.pop(ref, None)
+                self._gpus.pop(ref, None)
         else:
             raise ValueError("neither an assignment nor its end")
 
@@ -131,10 +149,16 @@ class IntentJournal:
             batches.setdefault((id(shared), ref.task_key), (shared, []))[1].append(ref)
         for shared, refs in batches.values():
             yield _batch(shared, refs)
+        for ref, names in self._gpus.items():
+            yield _with_gpus(ref, names)
 
 
 def _batch(shared: SharedPart, refs: Sequence[AttemptRef]) -> JsonRecord:
     return {"is": "assign", "task_key": refs[0].task_key, "shared": shared, **_columns(refs)}
+
+
+def _with_gpus(ref: AttemptRef, names: Sequence[str]) -> JsonRecord:
+    return {"is": "gpus", "task_key": ref.task_key, **_columns([ref]), "names": list(names)}
 
 
 def _columns(refs: Sequence[AttemptRef]) -> dict[str, list[int]]:

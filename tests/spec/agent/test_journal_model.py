@@ -141,6 +141,7 @@ class Intents(RuleBasedStateMachine):
         self.path = Path(self.directory.name) / "intents"
         self.journal = IntentJournal(self.path, compact_bytes=600)
         self.expected: dict[AttemptRef, str] = {}
+        self.gpus: dict[AttemptRef, tuple[str, ...]] = {}
         self.made = 0
 
     @rule(task=st.integers(1, 2), count=st.integers(1, 5), job=st.sampled_from(["a", "b"]))
@@ -159,6 +160,14 @@ class Intents(RuleBasedStateMachine):
         self.journal.forget([*refs, AttemptRef(task_key=TaskKey(5), index=0, attempt=1, fence=Fence(1))])
         for ref in refs:
             self.expected.pop(ref, None)
+            self.gpus.pop(ref, None)
+
+    @precondition(lambda self: self.expected)
+    @rule(data=st.data(), names=st.lists(st.sampled_from(["0", "1", "GPU-ab"]), min_size=1, unique=True))
+    def give_gpus(self, data: st.DataObject, names: list[str]) -> None:
+        ref = data.draw(st.sampled_from(sorted(self.expected)))
+        self.journal.give_gpus(ref, names)
+        self.gpus[ref] = tuple(names)
 
     @rule(torn=st.binary(min_size=1, max_size=20).filter(lambda junk: b"\n" not in junk))
     def die_while_writing(self, torn: bytes) -> None:
@@ -176,6 +185,7 @@ class Intents(RuleBasedStateMachine):
     @invariant()
     def live_is_what_was_assigned_and_not_forgotten(self) -> None:
         assert {ref: dict(shared)["job"] for ref, shared in self.journal.live.items()} == self.expected
+        assert self.journal.gpus == self.gpus
 
     def teardown(self) -> None:
         self.journal.close()

@@ -208,3 +208,18 @@ def test_history_is_dropped_when_the_file_has_grown(tmp_path: Path) -> None:
     again = IntentJournal(path)
     assert dict(again.live) == {ref: {"task": "stays"} for ref in refs(0, 1)}
     again.close()
+
+
+def test_the_gpus_of_an_attempt_are_remembered_until_it_is_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "intents"
+    journal = IntentJournal(path)
+    journal.assign({}, refs(0, 1, 2))
+    journal.give_gpus(refs(0)[0], ("0", "1"))
+    journal.give_gpus(refs(1)[0], ("GPU-ab",))
+    journal.give_gpus(refs(1)[0], ("2",))
+    journal.forget(refs(0))
+    journal.close()
+    for compact_bytes in (1 << 20, 1, 1 << 20):  # the second writes the file anew
+        again = IntentJournal(path, compact_bytes=compact_bytes)
+        assert (dict(again.gpus), again.damaged) == ({refs(1)[0]: ("2",)}, 0)
+        again.close()

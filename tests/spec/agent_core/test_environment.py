@@ -1,5 +1,7 @@
 """The environment variables of a command."""
 
+from dataclasses import replace
+
 from windlass_agent.core.environment import NodeVariables, attempt_environment, task_environment
 from windlass_proto.model.assignments import AssignmentBatch
 from windlass_proto.model.ids import AttemptRef, ClusterName, Fence, JobId, TaskKey, TaskName
@@ -91,3 +93,32 @@ def test_the_user_cannot_pretend_to_be_us() -> None:
     env = environment(WINDLASS_INDEX="77", WINDLASS_NEW="x")
     assert env["WINDLASS_INDEX"] == "2"
     assert "WINDLASS_NEW" not in env
+
+
+def gpu_variables(gives_gpus: bool, gpus: tuple[str, ...] = (), **user_env: str) -> dict[str, str]:
+    node = replace(NODE, gives_gpus=gives_gpus)
+    env = attempt_environment(task_environment(node, BATCH, user_env), user_env, REF, gpus)
+    return subset(env, "CUDA_", "NVIDIA_", "WINDLASS_GPUS")
+
+
+def test_a_command_sees_the_gpus_that_it_was_given() -> None:
+    assert gpu_variables(True, ("1", "3")) == {
+        "CUDA_VISIBLE_DEVICES": "1,3",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "NVIDIA_VISIBLE_DEVICES": "1,3",
+        "WINDLASS_GPUS": "1,3",
+    }
+
+
+def test_a_command_that_was_given_no_gpu_sees_none_whatever_its_user_says() -> None:
+    assert gpu_variables(True, CUDA_VISIBLE_DEVICES="0", NVIDIA_VISIBLE_DEVICES="all") == {
+        "CUDA_VISIBLE_DEVICES": "",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "NVIDIA_VISIBLE_DEVICES": "",
+        "WINDLASS_GPUS": "",
+    }
+
+
+def test_a_node_that_gives_no_gpus_hides_none() -> None:
+    assert gpu_variables(False) == {}
+    assert gpu_variables(False, CUDA_VISIBLE_DEVICES="0") == {"CUDA_VISIBLE_DEVICES": "0"}

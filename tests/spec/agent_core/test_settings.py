@@ -13,7 +13,7 @@ NEEDED = ["--state", "state", "--coordinator", "localhost:7450"]
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CONFIG", "SLOTS", "LINK_POLL_WAIT", "LINK_TYPO", "JOIN_TOKEN"):
+    for name in ("CONFIG", "SLOTS", "GPUS", "LINK_POLL_WAIT", "LINK_TYPO", "JOIN_TOKEN"):
         monkeypatch.delenv(f"WINDLASS_AGENT_{name}", raising=False)
 
 
@@ -113,3 +113,37 @@ def test_a_wrong_storage_file_is_named_with_the_table_that_is_wrong(tmp_path: Pa
     file.write_text('[schemes]\noss = "missing"\n')
     with pytest.raises(InvalidRequest, match=r"storage\.toml: schemes\.oss: there is no profile 'missing'"):
         load_storage(file)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("3", ("0", "1", "2")),
+        ("0", ()),
+        ("1,3", ("1", "3")),
+        ("2,", ("2",)),
+        ("GPU-8932f937-d72c,MIG-6c2f-1/2", ("GPU-8932f937-d72c", "MIG-6c2f-1/2")),
+    ],
+)
+def test_gpus_are_said_by_their_number_or_one_by_one(said: str, meant: tuple[str, ...]) -> None:
+    assert load_settings([*NEEDED, "--gpus", said]).gpus == meant
+
+
+def test_gpus_in_the_file_are_a_number_or_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "agent.toml"
+    for text, meant in (("gpus = 2", ("0", "1")), ('gpus = [4, "GPU-ab12"]', ("4", "GPU-ab12"))):
+        file.write_text(text)
+        assert load_settings([*NEEDED, "--config", str(file)]).gpus == meant
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        ("-1", "(there is '-1')"),
+        ("2000", "must be a number of GPUs"),
+        ("first", "(there is 'first')"),
+        ("1,1", "must name each GPU once"),
+    ],
+)
+def test_gpus_that_cannot_be_are_refused(said: str, problem: str) -> None:
+    assert problem in problem_of([*NEEDED, f"--gpus={said}"])

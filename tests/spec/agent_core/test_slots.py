@@ -9,9 +9,11 @@ from windlass_proto.model.resources import NodeCapacity, Resources
 ONE = Resources()
 
 
-def a_book(slots: int = 2, *, most: int = 64, cpu: float = 8, memory_bytes: int = 1000) -> SlotBook:
-    capacity = NodeCapacity(cpu=cpu, memory_bytes=memory_bytes, slots=slots)
-    return SlotBook(capacity, HandOverLimits(ahead=timedelta(milliseconds=30), most=most))
+def a_book(
+    slots: int = 2, *, most: int = 64, cpu: float = 8, memory_bytes: int = 1000, gpus: tuple[str, ...] = ()
+) -> SlotBook:
+    capacity = NodeCapacity(cpu=cpu, memory_bytes=memory_bytes, slots=slots, gpus=len(gpus))
+    return SlotBook(capacity, HandOverLimits(ahead=timedelta(milliseconds=30), most=most), gpus=gpus)
 
 
 def an_attempt(index: int) -> AttemptRef:
@@ -229,3 +231,54 @@ def test_a_slot_beyond_those_of_now_cannot_be_withheld() -> None:
     book = a_book(slots=1)
     book.withhold(4, True)
     assert (book.free, book.withheld) == (1, 0)
+
+
+def test_each_gpu_belongs_to_one_attempt_at_a_time() -> None:
+    book = a_book(slots=4, gpus=("0", "1", "2"))
+    assert place(book, 0, needs=Resources(gpus=2)) == 0
+    assert place(book, 1, needs=Resources(gpus=1)) == 1
+    assert place(book, 2) == 2
+    assert [book.gpus_of(an_attempt(index)) for index in range(3)] == [("0", "1"), ("2",), ()]
+    assert place(book, 3, needs=Resources(gpus=1), expected_s=None) is None
+    book.ended(0, an_attempt(0), now_s=1)
+    assert place(book, 3, needs=Resources(gpus=1)) == 0
+    assert book.gpus_of(an_attempt(3)) == ("0",)
+
+
+def test_what_queues_behind_an_attempt_has_its_gpus_after_it() -> None:
+    book = a_book(slots=1, gpus=("0", "1"))
+    place(book, 0, needs=Resources(gpus=1))
+    assert place(book, 1, needs=Resources(gpus=1)) == 0
+    book.ended(0, an_attempt(0), now_s=0)
+    assert book.gpus_of(an_attempt(1)) == ("0",)
+
+
+def test_what_needs_no_gpu_keeps_none_from_others_by_queueing_behind_one_that_has() -> None:
+    book = a_book(slots=1, gpus=("0",))
+    place(book, 0, needs=Resources(gpus=1))
+    assert place(book, 1) is None
+
+
+def test_attempts_found_at_the_start_keep_the_gpus_that_they_were_started_with() -> None:
+    book = a_book(slots=3, gpus=("0", "1", "2"))
+    book.occupy(0, an_attempt(0), Resources(gpus=1), exclusive=False, now_s=0, gpus=("1",))
+    assert place(book, 1, needs=Resources(gpus=2)) == 1
+    assert book.gpus_of(an_attempt(1)) == ("0", "2")
+
+
+def test_gpus_in_a_slot_that_is_no_longer_used_are_not_given_again() -> None:
+    book = a_book(slots=2, gpus=("0", "1"))
+    book.occupy(7, an_attempt(0), Resources(gpus=1), exclusive=False, now_s=0, gpus=("0",))
+    assert place(book, 1, needs=Resources(gpus=1)) == 0
+    assert book.gpus_of(an_attempt(1)) == ("1",)
+    book.ended(7, an_attempt(0), now_s=1)
+    assert place(book, 2, needs=Resources(gpus=1)) == 1
+    assert book.gpus_of(an_attempt(2)) == ("0",)
+
+
+def test_while_it_is_not_known_which_gpus_an_attempt_has_nobody_gets_one() -> None:
+    book = a_book(slots=2, gpus=("0", "1"))
+    book.occupy(0, an_attempt(0), Resources(gpus=1), exclusive=False, now_s=0)
+    assert place(book, 1, needs=Resources(gpus=1), expected_s=None) is None
+    book.ended(0, an_attempt(0), now_s=1)
+    assert place(book, 1, needs=Resources(gpus=2)) == 0

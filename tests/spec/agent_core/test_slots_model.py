@@ -11,7 +11,13 @@ from windlass_proto.model.ids import AttemptRef, Fence, TaskKey
 from windlass_proto.model.resources import NodeCapacity, Resources
 
 cores = st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 1.0, 1.1, 2.0])
-needs = st.builds(Resources, cpu=cores, memory_bytes=st.integers(0, 10), slots=st.integers(1, 3))
+needs = st.builds(
+    Resources,
+    cpu=cores,
+    memory_bytes=st.integers(0, 10),
+    slots=st.integers(1, 3),
+    gpus=st.sampled_from([0, 0, 0, 1, 2]),
+)
 MILLIONTH = 1e-6
 
 
@@ -28,11 +34,21 @@ class Slots(RuleBasedStateMachine):
         self.head_needs: dict[int, Resources] = {}
         """Of each busy slot what its first attempt reserved; kept until the slot is free."""
 
-    @initialize(slots=st.integers(1, 4), cpu=cores, memory=st.integers(0, 20), most=st.integers(1, 4))
-    def begin(self, slots: int, cpu: float, memory: int, most: int) -> None:
-        self.capacity = NodeCapacity(cpu=cpu, memory_bytes=memory, slots=slots)
+    @initialize(
+        slots=st.integers(1, 4),
+        cpu=cores,
+        memory=st.integers(0, 20),
+        most=st.integers(1, 4),
+        gpus=st.integers(0, 4),
+    )
+    def begin(self, slots: int, cpu: float, memory: int, most: int, gpus: int) -> None:
+        self.capacity = NodeCapacity(cpu=cpu, memory_bytes=memory, slots=slots, gpus=gpus)
         self.limits = HandOverLimits(most=most)
-        self.book = SlotBook(self.capacity, self.limits)
+        self.book = SlotBook(self.capacity, self.limits, gpus=self.gpus)
+
+    @property
+    def gpus(self) -> list[str]:
+        return [f"GPU-{number}" for number in range(self.capacity.gpus)]
 
     @rule(
         target=placed,
@@ -57,8 +73,10 @@ class Slots(RuleBasedStateMachine):
             assert wanted.cpu <= held.cpu
             assert wanted.memory_bytes <= held.memory_bytes
             assert wanted.slots <= held.slots
+            assert self.book.gpus_of(ref) == self.book.gpus_of(queue[0])
         else:
             self.head_needs[number] = wanted
+        assert len(self.book.gpus_of(ref)) == wanted.gpus
         queue.append(ref)
         self.needs[ref] = wanted
         if exclusive:
@@ -75,6 +93,26 @@ class Slots(RuleBasedStateMachine):
         # A second time, and one that was never here: nothing happens.
         self.book.ended(number, ref, now_s=self.now_s)
         self.book.ended(0, self._fresh(), now_s=self.now_s)
+        assert self.book.gpus_of(ref) == ()
+
+    @rule()
+    def restart(self) -> None:
+        """A new agent finds what runs, with the GPUs that were written down."""
+        found = {ref: self.book.gpus_of(ref) for queue in self.queues.values() for ref in queue}
+        self.book = SlotBook(self.capacity, self.limits, gpus=self.gpus)
+        for number, queue in self.queues.items():
+            for ref in queue:
+                # Its needs count once it runs; what it runs behind holds the room until then.
+                needs = self.head_needs[number] if ref == queue[0] else self.needs[ref]
+                self.book.occupy(
+                    number,
+                    ref,
+                    needs,
+                    exclusive=ref in self.exclusive,
+                    now_s=self.now_s,
+                    gpus=found[ref],
+                )
+        assert found == {ref: self.book.gpus_of(ref) for ref in found}
 
     @rule(seconds=st.sampled_from([0.001, 0.02, 1.0]))
     def wait(self, seconds: float) -> None:
@@ -93,6 +131,9 @@ class Slots(RuleBasedStateMachine):
         heads: Iterable[Resources] = self.head_needs.values()
         assert sum(one.cpu for one in heads) <= self.capacity.cpu + MILLIONTH
         assert sum(one.memory_bytes for one in heads) <= self.capacity.memory_bytes
+        used = [name for queue in self.queues.values() for name in self.book.gpus_of(queue[0])]
+        assert len(set(used)) == len(used)
+        assert set(used) <= set(self.gpus)
         taken = sum(one.slots for one in heads)
         assert taken <= self.capacity.slots
         assert self.book.free == self.capacity.slots - taken
@@ -106,7 +147,10 @@ class Slots(RuleBasedStateMachine):
             for ref in queue:
                 self.book.ended(number, ref, now_s=self.now_s)
         all_of_it = Resources(
-            cpu=self.capacity.cpu, memory_bytes=self.capacity.memory_bytes, slots=self.capacity.slots
+            cpu=self.capacity.cpu,
+            memory_bytes=self.capacity.memory_bytes,
+            slots=self.capacity.slots,
+            gpus=self.capacity.gpus,
         )
         number = self.book.place(self._fresh(), all_of_it, expected_s=None, exclusive=True, now_s=self.now_s)
         assert number is not None
