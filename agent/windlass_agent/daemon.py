@@ -135,7 +135,7 @@ async def run_agent(
     containment.remove_empty()
     gpus = await asyncio.to_thread(gpus_of_node, settings.gpus)
     if gpus.problem:
-        log.warning("gpus.unknown", reason=gpus.problem)
+        log.warning("gpus.unreadable", reason=gpus.problem)
     facts = node.node_facts(
         name=settings.name,
         slots=settings.slots,
@@ -157,7 +157,7 @@ async def run_agent(
             ),
         )
 
-    agent = _Agent(settings, state, facts, make_executor or keeper_slot)
+    agent = _Agent(settings, state, facts, make_executor or keeper_slot, gpus=gpus)
     try:
         await agent.run(ending)
     finally:
@@ -216,9 +216,16 @@ class _Work:
 
 class _Agent:
     def __init__(
-        self, settings: AgentSettings, state: StateDir, facts: NodeFacts, make_executor: ExecutorFactory
+        self,
+        settings: AgentSettings,
+        state: StateDir,
+        facts: NodeFacts,
+        make_executor: ExecutorFactory,
+        *,
+        gpus: NodeGpus,
     ) -> None:
         self._settings, self._state, self._facts = settings, state, facts
+        self._gpus = gpus
         self._make_executor = make_executor
         self._boot_id = node.boot_id()
         self._login = NodeLogin(state.identity, load_identity(state.identity))
@@ -466,6 +473,7 @@ class _Agent:
             region=chosen.region,
             oss_host=chosen.oss_host,
             worker_id=chosen.worker_id or identity.node_id,
+            gives_gpus=self._gpus.are_given_out,
         )
 
 
