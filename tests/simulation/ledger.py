@@ -38,6 +38,8 @@ class Ledger:
         self.starts: Counter[AttemptRef] = Counter()
         self.alive: dict[AttemptRef, Command] = {}
         """Commands that run."""
+        self.torn: set[AttemptRef] = set()
+        """Their node may have lost what it knew of them."""
         self._started_at: dict[AttemptRef, float] = {}
         self.exits: dict[AttemptRef, ExitRecord] = {}
         self.acknowledged: dict[tuple[AttemptRef, LogStream], int] = {}
@@ -115,6 +117,7 @@ class Ledger:
     def intents_torn(self, node: "Node") -> None:
         """A power loss: what its journal does not name any more, its agent must not believe."""
         self._may_forget[node.name] |= self._intents[node.name]
+        self.torn |= self._intents[node.name]
 
     def log_acknowledged(self, ref: AttemptRef, stream: LogStream, end: int) -> None:
         self.acknowledged[ref, stream] = max(end, self.acknowledged.get((ref, stream), 0))
