@@ -31,6 +31,7 @@ from windlass_proto.errors import Conflict, InvalidRequest, NotFound
 from windlass_proto.model.storage import OBJECT_SCHEMES, StorageProfile, profiles_from_mapping
 
 BUCKET = "windlass"
+FIRST_AGENT = 1
 _LOOPBACK = "127.0.0.1"
 
 
@@ -190,6 +191,8 @@ class Laptop:
             *("--join-token-file", str(token_file)),
             *("--name", agent_name(number)),
             *("--slots", str(slots)),
+            # Several agents on one machine: its GPUs are the first one's.
+            *(() if number == FIRST_AGENT else ("--gpus", "0")),
             *("--storage", str(self.storage_file)),
             "--exit-kills",
         ]

@@ -31,7 +31,18 @@ def list_nodes(invocation: Invocation, *, cluster: str, include_gone: bool, as_j
     if as_json:
         render.print_json(nodes)
         return
-    columns = ("node", "cluster", "state", "slots", "busy", "cores", "memory", "last seen", "containment")
+    columns = (
+        "node",
+        "cluster",
+        "state",
+        "slots",
+        "busy",
+        "cores",
+        "memory",
+        "gpus",
+        "last seen",
+        "containment",
+    )
     rows = [
         (
             node.name or node.node_id,
@@ -41,6 +52,7 @@ def list_nodes(invocation: Invocation, *, cluster: str, include_gone: bool, as_j
             str(node.live_attempts),
             f"{node.cpu:g}",
             format_size(node.memory_bytes),
+            str(node.gpus),
             render.local_time(node.last_seen_at),
             short_containment(node.containment),
         )

@@ -44,6 +44,7 @@ _OPTION_OF_FIELD = {
     "resources.cpu": "--cpu",
     "resources.memory": "--memory",
     "resources.slots": "--slots",
+    "resources.gpus": "--gpus",
 }
 
 
@@ -79,6 +80,7 @@ class _SubmitCommand(click.Command):
 @click.option("--cpu", type=float, help="Cores that an instance needs.")
 @click.option("--memory", type=SIZE, help="Memory that an instance needs, such as 512MiB.")
 @click.option("--slots", type=int, help="Slots of a node that an instance takes.")
+@click.option("--gpus", type=int, help="GPUs of a node that an instance has for itself.")
 @click.option("--cluster", help="The cluster whose nodes run it.")
 @click.option("--stdout", metavar="URL", help="Object URL of a directory that gets standard output.")
 @click.option("--stderr", metavar="URL", help="Object URL of a directory that gets standard error.")
@@ -169,7 +171,7 @@ def _task_fields(given: Mapping[str, Any]) -> dict[str, Any]:
         for name in ("instances", "timeout", "retries", "cluster", "stdout", "stderr")
         if given[name] is not None
     }
-    resources = {name: given[name] for name in ("cpu", "memory", "slots") if given[name] is not None}
+    resources = {name: given[name] for name in ("cpu", "memory", "slots", "gpus") if given[name] is not None}
     if resources:
         fields["resources"] = resources
     if given["package"] is not None:

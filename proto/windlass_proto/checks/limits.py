@@ -25,6 +25,7 @@ class SpecLimits:
     slots: int = 4096
     cpu: float = 4096
     memory_bytes: int = 1 << 50
+    gpus: int = 1024
     command_bytes: int = 100_000
     """Over all arguments; Linux starts nothing with a single one above 128 KiB."""
     arguments: int = 10_000

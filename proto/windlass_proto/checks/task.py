@@ -53,7 +53,6 @@ def _refuse_unbuilt(findings: Findings, path: str, task: TaskSpec) -> None:
         "input_locks": task.input_locks,
         "container": task.container,
         "isolation": task.isolation,
-        "resources.gpus": needs.gpus,
         "resources.pids": needs.pids,
         "resources.open_files": needs.open_files,
         "mounts": any(taken.storage or taken.source.startswith(_NOT_OBJECTS) for taken in task.inputs)
@@ -108,6 +107,7 @@ def _check_resources(findings: Findings, path: str, needs: Resources, *, limits:
     check_between(findings, f"{path}.slots", needs.slots, low=1, high=limits.slots)
     check_between(findings, f"{path}.cpu", needs.cpu, low=0, high=limits.cpu)
     check_between(findings, f"{path}.memory", needs.memory_bytes, low=0, high=limits.memory_bytes)
+    check_between(findings, f"{path}.gpus", needs.gpus, low=0, high=limits.gpus)
 
 
 def _check_env(findings: Findings, path: str, env: Mapping[str, str], *, limits: SpecLimits) -> None:

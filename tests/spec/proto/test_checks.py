@@ -127,6 +127,8 @@ def test_a_wrong_head_of_a_job_is_named(fields: dict[str, Any], problem: str) ->
         ({"resources": Resources(cpu=float("nan"))}, "resources.cpu: must be a number (is nan)"),
         ({"resources": Resources(cpu=float("inf"))}, "resources.cpu: must be a number (is inf)"),
         ({"resources": Resources(memory_bytes=-1)}, "resources.memory: must be >= 0 (is -1)"),
+        ({"resources": Resources(gpus=-1)}, "resources.gpus: must be >= 0 (is -1)"),
+        ({"resources": Resources(gpus=1025)}, "resources.gpus: must be <= 1024 (is 1025)"),
         (
             {"cluster": ClusterName("a/b")},
             "cluster: must begin with a letter or digit and go on with letters, digits, '.', '_' and '-' "
