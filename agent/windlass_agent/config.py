@@ -19,6 +19,7 @@ from windlass_agent.mounts import InputWay
 from windlass_proto import failpoints
 from windlass_proto.endpoints import check_endpoints
 from windlass_proto.errors import InvalidRequest
+from windlass_proto.model.environment import DEFAULT_PATH
 from windlass_proto.model.storage import StorageProfiles, parse_location, profiles_from_mapping
 
 ENV_PREFIX = "WINDLASS_AGENT_"
@@ -216,7 +217,7 @@ class DiskSettings:
 class VariableSettings:
     """What commands find in their environment."""
 
-    path: str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    path: str = DEFAULT_PATH
     """PATH when the job sets none."""
     lang: str = "C.UTF-8"
     """Exists on every system and is UTF-8."""

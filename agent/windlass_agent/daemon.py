@@ -30,7 +30,6 @@ from windlass_agent.containers.base import BadImage, EngineSetting, Login
 from windlass_agent.containers.node_containers import NodeContainers
 from windlass_agent.core.backoff import Backoff
 from windlass_agent.core.disk_pressure import DiskFloor
-from windlass_agent.core.environment import NodeVariables
 from windlass_agent.core.intake import Intake
 from windlass_agent.core.prefetch import PrefetchLimits
 from windlass_agent.core.slots import HandOverLimits
@@ -76,6 +75,7 @@ from windlass_agent.spool.intents import IntentJournal
 from windlass_agent.state_dir import StateDir
 from windlass_proto import failpoints
 from windlass_proto.errors import Unavailable, WindlassError
+from windlass_proto.model.environment import NodeVariables
 from windlass_proto.model.specs import InputMapping
 from windlass_proto.model.status import NodeFacts
 

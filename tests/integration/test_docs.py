@@ -23,7 +23,6 @@ from windlass.jobfile import plan_job
 from windlass.jobform import JobForm, ResourcesForm, TaskForm
 from windlass.profile import load_profile
 from windlass_agent import config as agent_config
-from windlass_agent.core.environment import NodeVariables
 from windlass_agent.core.mount_plan import MountPlan
 from windlass_agent.mounts import Storages
 from windlass_agent.mounts.copied_inputs import NoMounts
@@ -35,6 +34,7 @@ from windlass_coordinator.admin.commands import VERBS, run_verb
 from windlass_coordinator.settings_tree import paths
 from windlass_proto.errors import InvalidJob
 from windlass_proto.model.assignments import AssignmentBatch
+from windlass_proto.model.environment import NodeVariables
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef, ClusterName, Fence, JobId, TaskKey, TaskName
 from windlass_proto.model.specs import Argv, TaskSpec, task_to_json

@@ -40,7 +40,6 @@ from tests.simulation.slow_path import SlowPath
 from tests.simulation.world import Process
 from windlass_agent.core.attempt_phases import PendingEvents
 from windlass_agent.core.backoff import Backoff
-from windlass_agent.core.environment import NodeVariables
 from windlass_agent.core.prefetch import PrefetchLimits
 from windlass_agent.core.slots import HandOverLimits
 from windlass_agent.link.lease_watch import LeaseWatch
@@ -53,6 +52,7 @@ from windlass_agent.spool.intents import IntentJournal, SharedPart
 from windlass_proto import failpoints
 from windlass_proto.errors import Denied, SessionLost, Unavailable, WindlassError
 from windlass_proto.model.assignments import SessionRef
+from windlass_proto.model.environment import NodeVariables
 from windlass_proto.model.events import AttemptEvent, Happening
 from windlass_proto.model.ids import AttemptRef, NodeKey
 from windlass_proto.model.verdicts import InventoryVerdict

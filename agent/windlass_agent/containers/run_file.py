@@ -17,18 +17,8 @@ from windlass_agent.containers.base import (
     Image,
 )
 from windlass_agent.containers.outcome import OUTCOME_FILE, RUN_FILE
+from windlass_proto.model.environment import CONTAINER_WORK_DIR
 
-WORK_DIR = "/batchcompute/workdir"
-"""Where the services had it whose jobs run here."""
-_ENVIRONMENT = {
-    "USER": "root",
-    "LOGNAME": "root",
-    "HOME": "/root",
-    "PATH": "/sbin:/usr/sbin:/bin:/usr/bin",
-    "PWD": WORK_DIR,
-    "TMPDIR": "/tmp",
-}
-"""As those services had it too."""
 _NOT_IN_ENVIRONMENT = "\n\r"
 """The engines read variables from lines."""
 
@@ -49,12 +39,6 @@ class ContainerRun:
     limits: ContainerLimits
 
 
-def environment_inside(env: Mapping[str, str], user_env: Mapping[str, str]) -> dict[str, str]:
-    """`env` of an attempt on the node itself, as its container has it; what the user says stays."""
-    own = {name: value for name, value in _ENVIRONMENT.items() if name not in user_env}
-    return {**env, **own, "WINDLASS_WORK_DIR": WORK_DIR}
-
-
 def write_run(engine: ContainerEngine, run: ContainerRun) -> None:
     """Raises BadImage for what cannot be said to an engine, and OSError."""
     env_file, id_file, outcome = (
@@ -69,7 +53,7 @@ def write_run(engine: ContainerEngine, run: ContainerRun) -> None:
         image=run.image.image_id,
         argv=run.argv,
         label=run.label,
-        work_dir=WORK_DIR,
+        work_dir=CONTAINER_WORK_DIR,
         network=run.network,
         mounts=run.mounts,
         limits=run.limits,

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from windlass_agent.core.environment import NodeVariables, attempt_environment, task_environment
 from windlass_agent.core.mount_plan import with_node_mounts
 from windlass_agent.core.prefetch import updated_run_time
 from windlass_agent.core.run_plan import CommandPlan
 from windlass_proto.model.assignments import AssignmentBatch
+from windlass_proto.model.environment import NodeVariables, attempt_environment, task_environment
 from windlass_proto.model.ids import AttemptRef, JobId, TaskKey
 from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import (

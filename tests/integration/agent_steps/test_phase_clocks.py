@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from windlass_agent.core.environment import NodeVariables
 from windlass_agent.core.run_plan import CommandPlan
 from windlass_agent.mounts.base import ObjectIdentity, Storage
 from windlass_agent.mounts.copied_inputs import CopiedInputs
@@ -26,6 +25,7 @@ from windlass_agent.runner.steps.base import StepContext, StepFailure, StepSetti
 from windlass_agent.runner.steps.clock import in_words
 from windlass_agent.runner.task_template import TaskTemplate, TaskTemplates
 from windlass_proto.model.assignments import AssignmentBatch
+from windlass_proto.model.environment import NodeVariables
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef, ClusterName, Fence, JobId, TaskKey, TaskName
 from windlass_proto.model.specs import Argv, InputMapping, OutputMapping, TaskSpec, task_to_json

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from windlass_agent.core.environment import NodeVariables
 from windlass_agent.core.prefetch import PrefetchLimits
 from windlass_agent.core.run_plan import CommandPlan, Lease
 from windlass_agent.core.slots import HandOverLimits
@@ -15,6 +14,7 @@ from windlass_agent.runner.start_queue import QueueSettings, StartQueue
 from windlass_agent.runner.task_template import TaskTemplates
 from windlass_agent.spool.intents import SharedPart
 from windlass_proto.model.assignments import AssignmentBatch, VerdictItem
+from windlass_proto.model.environment import NodeVariables
 from windlass_proto.model.events import Happening, LostOnNode
 from windlass_proto.model.ids import AttemptRef, ClusterName, Fence, JobId, TaskKey, TaskName
 from windlass_proto.model.resources import NodeCapacity

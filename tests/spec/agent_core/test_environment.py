@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from windlass_agent.core.environment import NodeVariables, attempt_environment, task_environment
 from windlass_proto.model.assignments import AssignmentBatch
+from windlass_proto.model.environment import NodeVariables, attempt_environment, task_environment
 from windlass_proto.model.ids import AttemptRef, ClusterName, Fence, JobId, TaskKey, TaskName
 
 NODE = NodeVariables(

@@ -17,10 +17,8 @@ from windlass_agent.containers.base import (
 from windlass_agent.containers.images import ImageRequest
 from windlass_agent.containers.node_containers import NodeContainers
 from windlass_agent.containers.run_file import (
-    WORK_DIR,
     ContainerRun,
     command_of,
-    environment_inside,
     passes_mounts_on,
     removal_of,
     write_run,
@@ -29,6 +27,7 @@ from windlass_agent.core.run_plan import CommandPlan
 from windlass_agent.runner.steps.base import StepContext, StepFailure, transfer
 from windlass_agent.runner.steps.threads import in_thread
 from windlass_agent.runner.task_template import TaskTemplate
+from windlass_proto.model.environment import CONTAINER_WORK_DIR, environment_inside
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.specs import Container, Isolation
 
@@ -126,7 +125,7 @@ def _in_container(plan: CommandPlan, root: Path) -> CommandPlan:
 def _mounts(context: StepContext) -> tuple[ContainerMount, ...]:
     """The work directory with all that is mapped below it, its own /tmp, and what has absolute paths."""
     folders = context.folders
-    places = [(folders.work, WORK_DIR), (folders.temporary, "/tmp")]
+    places = [(folders.work, CONTAINER_WORK_DIR), (folders.temporary, "/tmp")]
     places += [(bind.directory, str(bind.target)) for bind in context.mounts.binds]
     mountinfo = Path("/proc/self/mountinfo").read_text()
     return tuple(

@@ -12,7 +12,20 @@ from windlass_proto.model.assignments import AssignmentBatch
 from windlass_proto.model.ids import AttemptRef
 
 RESERVED_PREFIX = "WINDLASS_"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""Of commands, unless the node or the task says otherwise."""
+CONTAINER_WORK_DIR = "/batchcompute/workdir"
+"""Where the services had it whose jobs run here."""
 
+_IN_CONTAINER = {
+    "USER": "root",
+    "LOGNAME": "root",
+    "HOME": "/root",
+    "PATH": "/sbin:/usr/sbin:/bin:/usr/bin",
+    "PWD": CONTAINER_WORK_DIR,
+    "TMPDIR": "/tmp",
+}
+"""As those services had it too."""
 _INDEX_NAMES = ("BATCH_COMPUTE_DAG_INSTANCE_ID", "BATCH_COMPUTE_INSTANCE_ID", "BATCH_TASK_INSTANCE_INDEX")
 
 
@@ -83,6 +96,12 @@ def attempt_environment(
         if name not in user_env:
             env[name] = index
     return env
+
+
+def environment_inside(env: Mapping[str, str], user_env: Mapping[str, str]) -> dict[str, str]:
+    """`env` of an attempt on the node itself, as its container has it; what the user says stays."""
+    own = {name: value for name, value in _IN_CONTAINER.items() if name not in user_env}
+    return {**env, **own, "WINDLASS_WORK_DIR": CONTAINER_WORK_DIR}
 
 
 def _gpu_variables(gpus: Sequence[str]) -> dict[str, str]:
