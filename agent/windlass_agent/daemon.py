@@ -26,7 +26,7 @@ from windlass_agent.config import (
     load_storage,
     read_join_token,
 )
-from windlass_agent.containers.base import BadImage, EngineSetting, Login
+from windlass_agent.containers.base import BadImage, EngineSetting
 from windlass_agent.containers.node_containers import NodeContainers
 from windlass_agent.core.backoff import Backoff
 from windlass_agent.core.disk_pressure import DiskFloor
@@ -34,6 +34,7 @@ from windlass_agent.core.intake import Intake
 from windlass_agent.core.prefetch import PrefetchLimits
 from windlass_agent.core.slots import HandOverLimits
 from windlass_agent.link.channel import Caller, Channels
+from windlass_agent.link.current_session import CurrentSession
 from windlass_agent.link.heartbeat import Heartbeat
 from windlass_agent.link.identity import load_identity, save_identity
 from windlass_agent.link.lease_watch import LeaseWatch
@@ -42,6 +43,7 @@ from windlass_agent.link.log_shipper import LogShipper
 from windlass_agent.link.poller import Poller
 from windlass_agent.link.releaser import Releaser
 from windlass_agent.link.reporter import Reporter
+from windlass_agent.link.secrets import SecretFetcher
 from windlass_agent.link.session import Loop, NodeLogin, SessionKeeper
 from windlass_agent.mounts import Storages, open_mounter
 from windlass_agent.mounts.base import InputMounter
@@ -68,6 +70,7 @@ from windlass_agent.runner.start_queue import QueueSettings, StartQueue
 from windlass_agent.runner.step_runner import StepRunner
 from windlass_agent.runner.steps.base import StepContext, StepSettings
 from windlass_agent.runner.steps.container import ContainerStep
+from windlass_agent.runner.steps.secrets import SecretsStep
 from windlass_agent.runner.task_template import TaskTemplates
 from windlass_agent.spool.attempt_dir import remove_attempt
 from windlass_agent.spool.disk_space import disk_space
@@ -76,6 +79,7 @@ from windlass_agent.state_dir import StateDir
 from windlass_proto import failpoints
 from windlass_proto.errors import Unavailable, WindlassError
 from windlass_proto.model.environment import NodeVariables
+from windlass_proto.model.secrets import Login
 from windlass_proto.model.specs import InputMapping
 from windlass_proto.model.status import NodeFacts
 
@@ -245,6 +249,7 @@ class _Agent:
         self._mounter = _mounter(settings, self._boot_id)
         self._containers = _node_containers(settings.work, state)
         self._container_ends = ContainerEnds(self._containers, directory_of=state.attempt)
+        self._current = CurrentSession(self._caller, timeout_s=settings.link.call_timeout.total_seconds())
         self._work: _Work | None = None
 
     async def run(self, ending: _Ending) -> None:
@@ -424,6 +429,7 @@ class _Agent:
         return [
             lambda session: poller.serve(session.ref, wait=session.timing.poll_wait),
             lambda session: heartbeat.serve(session.ref),
+            lambda session: self._current.serve(session.ref),
             lambda _session: self._watch.serve(work.runner),
             lambda session: work.reporter.serve(session.ref),
             lambda session: work.logs.serve(session.ref),
@@ -446,6 +452,7 @@ class _Agent:
             limits,
             mounter=self._mounter,
             containers=ContainerStep(self._containers, _no_login, pids_max=work.pids_max),
+            secrets=SecretsStep(SecretFetcher(self._channels, self._current), storages),
             packages=PackageCache(self._state.packages, limit_bytes=work.package_cache_bytes),
             directory_of=self._state.attempt,
             may_bind=node.is_root(),
@@ -512,8 +519,10 @@ def _spawn(group: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> None:
     group.create_task(work)
 
 
-def _no_login(_context: StepContext, name: str) -> Login:
-    raise BadImage(f"the stored login {name!r} was not fetched for this attempt")
+def _no_login(context: StepContext, name: str) -> Login:
+    if name not in context.logins:
+        raise BadImage(f"the stored login {name!r} was not fetched for this attempt")
+    return context.logins[name]
 
 
 async def _chores(runner: AttemptRunner, state: StateDir, ending: _Ending) -> None:

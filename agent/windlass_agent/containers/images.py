@@ -18,11 +18,12 @@ from pathlib import Path
 from threading import Event, Lock
 
 from windlass_agent.containers.arguments import read_image, registry_of, repository_of
-from windlass_agent.containers.base import BadImage, ContainerEngine, EngineUnavailable, Image, Login
+from windlass_agent.containers.base import BadImage, ContainerEngine, EngineUnavailable, Image
 from windlass_agent.containers.client import Answer, call
 from windlass_agent.containers.local_registry import local_registry
 from windlass_agent.mounts.base import Storage, TransferCancelled
 from windlass_agent.spool.durable import write_whole
+from windlass_proto.model.secrets import Login
 from windlass_proto.model.specs import Container
 from windlass_proto.model.storage import ObjectLocation, parse_object_url
 

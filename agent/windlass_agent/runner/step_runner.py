@@ -5,7 +5,7 @@ does not do it twice.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +20,7 @@ from windlass_agent.runner.steps import command, mounts, outputs, package, workd
 from windlass_agent.runner.steps.base import AttemptFolders, StepContext, StepFailure, StepSettings
 from windlass_agent.runner.steps.clock import PhaseLimit, PhaseOver, within
 from windlass_agent.runner.steps.container import ContainerStep
+from windlass_agent.runner.steps.secrets import SecretsStep
 from windlass_agent.runner.task_template import TaskTemplate
 from windlass_agent.spool.attempt_dir import OutputSpool
 from windlass_agent.spool.durable import write_whole
@@ -46,12 +47,14 @@ class StepRunner:
         mounter: InputMounter,
         packages: PackageCache,
         containers: ContainerStep,
+        secrets: SecretsStep,
         directory_of: Callable[[AttemptRef], Path],
         may_bind: bool,
         clock: Callable[[], float],
     ) -> None:
         self._storages, self._settings = storages, settings
         self._mounter, self._packages, self._containers = mounter, packages, containers
+        self._secrets = secrets
         self._directory_of, self._may_bind, self._clock = directory_of, may_bind, clock
 
     def context(
@@ -105,6 +108,7 @@ class StepRunner:
         for phase, limit, setting, step in (
             ("mount", mount_limit, "mount_timeout", mounts.clear_left),
             ("work directory", mount_limit, "mount_timeout", workdir.make_directories),
+            ("stored secrets", mount_limit, "mount_timeout", self._secrets.for_preparation),
             ("package", package_limit, "package_timeout", fetch_package),
             ("image", package_limit, "package_timeout", get_image),
             ("mount", mount_limit, "mount_timeout", mounts.show_inputs),
@@ -128,7 +132,7 @@ class StepRunner:
         record = _read(path)
         if record is None:
             spools = {stream: OutputSpool(context.folders.root, stream) for stream in LogStream}
-            store = partial(outputs.store_results, context, spools, with_directories=with_directories)
+            store = partial(self._store, context, spools, with_directories=with_directories)
             limit = PhaseLimit(
                 phase="upload",
                 limit=context.spec.upload_timeout or self._settings.upload_timeout,
@@ -141,6 +145,12 @@ class StepRunner:
                 record = FinalRecord(failure=str(problem))
             _write(path, record)
         return record
+
+    async def _store(
+        self, context: StepContext, spools: Mapping[LogStream, OutputSpool], *, with_directories: bool
+    ) -> StepFailure | None:
+        failure = await self._secrets.for_results(context)
+        return failure or await outputs.store_results(context, spools, with_directories=with_directories)
 
 
 def _read(path: Path) -> FinalRecord | None:

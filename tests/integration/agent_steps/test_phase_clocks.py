@@ -4,7 +4,7 @@ import asyncio
 import io
 import tarfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from windlass_agent.core.run_plan import CommandPlan
+from windlass_agent.mounts import Storages
 from windlass_agent.mounts.base import ObjectIdentity, Storage
 from windlass_agent.mounts.copied_inputs import CopiedInputs
 from windlass_agent.mounts.local_directory import LocalDirectories
@@ -23,17 +24,26 @@ from windlass_agent.runner.step_runner import FinalRecord, StepRunner
 from windlass_agent.runner.steps import threads
 from windlass_agent.runner.steps.base import StepContext, StepFailure, StepSettings
 from windlass_agent.runner.steps.clock import in_words
+from windlass_agent.runner.steps.secrets import SecretsStep
 from windlass_agent.runner.task_template import TaskTemplate, TaskTemplates
 from windlass_proto.model.assignments import AssignmentBatch
 from windlass_proto.model.environment import NodeVariables
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef, ClusterName, Fence, JobId, TaskKey, TaskName
+from windlass_proto.model.secrets import OpenedSecret
 from windlass_proto.model.specs import Argv, InputMapping, OutputMapping, TaskSpec, task_to_json
-from windlass_proto.model.storage import ObjectLocation
+from windlass_proto.model.storage import ObjectLocation, StorageProfiles
 
 SOON = timedelta(seconds=1)
 LATER = timedelta(hours=1)
 REF = AttemptRef(task_key=TaskKey(1), index=0, attempt=1, fence=Fence(1))
+
+
+class NoSecrets:
+    """Tasks here name none."""
+
+    async def fetch(self, ref: AttemptRef) -> Sequence[OpenedSecret]:
+        raise AssertionError(f"nothing is to be fetched for {ref}")
 
 
 class HungStore:
@@ -125,6 +135,7 @@ def a_runner(store: HungStore, root: Path, **limits: timedelta) -> StepRunner:
         settings,
         mounter=CopiedInputs("the store is none that can be mounted", local=LocalDirectories([])),
         packages=PackageCache(root / "packages", limit_bytes=0),
+        secrets=SecretsStep(NoSecrets(), Storages(StorageProfiles(by_scheme={}), threads=1)),
         directory_of=lambda _ref: root / "attempt",
         may_bind=False,
         clock=boot_seconds,

@@ -17,6 +17,7 @@ from windlass_agent.mounts.base import (
 )
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef, JobId
+from windlass_proto.model.secrets import Login
 from windlass_proto.model.specs import TaskSpec
 
 
@@ -83,6 +84,8 @@ class StepContext:
     """Of the node's, by name."""
     image: Image | None = None
     """Of a task that runs in a container: what its image was found to be."""
+    logins: dict[str, Login] = field(default_factory=dict, repr=False)
+    """Stored logins that the task names, by their names."""
     cancelled: Event = field(default_factory=Event)
     """Set when the attempt has to stop; steps look at it between files."""
 

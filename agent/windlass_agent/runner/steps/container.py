@@ -12,7 +12,6 @@ from windlass_agent.containers.base import (
     ContainerMount,
     EngineUnavailable,
     Image,
-    Login,
 )
 from windlass_agent.containers.images import ImageRequest
 from windlass_agent.containers.node_containers import NodeContainers
@@ -29,6 +28,7 @@ from windlass_agent.runner.steps.threads import in_thread
 from windlass_agent.runner.task_template import TaskTemplate
 from windlass_proto.model.environment import CONTAINER_WORK_DIR, environment_inside
 from windlass_proto.model.failures import FailureKind
+from windlass_proto.model.secrets import Login
 from windlass_proto.model.specs import Container, Isolation
 
 Logins = Callable[[StepContext, str], Login]
