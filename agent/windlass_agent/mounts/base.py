@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from threading import Event
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 from windlass_agent.core.mount_plan import InputMount
+from windlass_agent.mounts.output_store import OutputStore
 from windlass_proto.errors import InvalidRequest, Unavailable, WindlassError
 from windlass_proto.model.storage import ObjectLocation, StorageProfile
 
 
 class BadMapping(InvalidRequest):
     """The user's mapping cannot work: no such bucket, no rights, an impossible name."""
+
+
+class StoreRefused(BadMapping):
+    """The server said no; what it says may change, as when a bucket is made or a right is given."""
 
 
 class StorageUnavailable(Unavailable):
@@ -77,11 +82,9 @@ class Storage(Protocol):
     def identity_of(self, source: ObjectLocation) -> ObjectIdentity:
         """Of one object that may be read; raises BadMapping when there is none."""
 
-    def store_directory(self, directory: Path, target: ObjectLocation, *, cancelled: Event) -> None:
-        """Copies every regular file below `directory` to below `target`."""
-
-    def store_stream(self, stream: BinaryIO, target: ObjectLocation, *, cancelled: Event) -> None:
-        """Copies what can be read from the stream to one object."""
+    @property
+    def outputs(self) -> OutputStore:
+        """What takes outputs."""
 
 
 class StorageOpener(Protocol):

@@ -10,7 +10,7 @@ from threading import Event
 import structlog
 
 from windlass_agent.core.mount_plan import InputMount
-from windlass_agent.mounts.base import MountRequest, StorageOpener, StorageUnavailable
+from windlass_agent.mounts.base import BadMapping, MountRequest, StorageOpener, StorageUnavailable
 from windlass_agent.mounts.local_directory import LocalDirectories
 from windlass_agent.mounts.names import rename_tree
 from windlass_proto.model.storage import LocalLocation, NetworkLocation, ObjectLocation
@@ -27,6 +27,7 @@ class CopiedInputs:
 
     def mount(self, request: MountRequest, storages: StorageOpener, *, cancelled: Event) -> None:
         for one in request.inputs:
+            _refuse_links(one, request.root)
             match one.location:
                 case ObjectLocation() as location:
                     log.info("input.copied", input=str(location), reason=self._why)
@@ -62,9 +63,18 @@ class NoMounts:
         """There is nothing."""
 
 
+def _refuse_links(one: InputMount, root: Path) -> None:
+    """A package may have put one in the way, and it would lead what is copied elsewhere."""
+    place = root
+    for part in one.directory.relative_to(root).parts:
+        place /= part
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
+            raise BadMapping(
+                f"{one.what}: its place {part} is no directory, but something that the package put there"
+            )
+
+
 def _link(one: InputMount, directory: Path) -> None:
-    if one.directory.is_symlink():
-        one.directory.unlink()
-    elif one.directory.exists():
+    if one.directory.exists():
         shutil.rmtree(one.directory)
     os.symlink(directory, one.directory)

@@ -40,8 +40,6 @@ from windlass_agent.mounts.scratch import directories_of, is_fit, make_scratch
 from windlass_agent.spool.stray_mounts import detach_below
 from windlass_proto.model.storage import LocalLocation, NetworkLocation, ObjectLocation
 
-_PROBE_S = 15.0
-
 log = structlog.get_logger()
 
 
@@ -51,6 +49,8 @@ class MountLimits:
 
     start_s: float = 60.0
     """For a mount to be there and proved."""
+    probe_s: float = 15.0
+    """For a daemon to answer; then it counts as hanging."""
     cache_bytes: int = 16 << 30
     """Of one attempt, for what was read."""
     survey_most: int = 10_000
@@ -233,7 +233,7 @@ class NodeMounts:
         for point, device in mounted.points.items():
             if there.get(point) != device:
                 return "the mount of the inputs was taken off while the command ran"
-        silent = probe([Path(point) for point in mounted.points], within_s=_PROBE_S)
+        silent = probe([Path(point) for point in mounted.points], within_s=self._limits.probe_s)
         if silent:
             for device in mounted.points.values():
                 abort_connection(device)

@@ -1,49 +1,33 @@
 """S3 servers through boto3, for oss://, cos:// and s3:// alike (decision D8)."""
 
 import hashlib
-import os
-import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from threading import Event
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ParamValidationError
+from botocore.exceptions import ClientError
 
 from windlass_agent.mounts.base import (
     BadMapping,
     ObjectIdentity,
     SeenObject,
-    StorageUnavailable,
     Survey,
     TransferCancelled,
 )
+from windlass_agent.mounts.s3_errors import translated
+from windlass_agent.mounts.s3_outputs import S3Outputs
 from windlass_proto.model.storage import ObjectLocation, StorageProfile
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_USERS_FAULT = frozenset(
-    {
-        "NoSuchBucket",
-        "NoSuchKey",
-        "InvalidBucketName",
-        "AccessDenied",
-        "AllAccessDisabled",
-        "InvalidAccessKeyId",
-        "SignatureDoesNotMatch",
-        "401",
-        "403",
-        "404",
-    }
-)
 _CONFIG = Config(
     # The newer default adds checksums that many servers other than AWS's do not know.
     request_checksum_calculation="when_required",
@@ -72,14 +56,15 @@ class ObjectStore:
                 Config(
                     signature_version=None if signed else UNSIGNED,
                     s3={"addressing_style": "path" if profile.path_style else "auto"},
-                    max_pool_connections=max(threads, 10),
+                    max_pool_connections=max(2 * threads, 10),
                 )
             ),
         )
+        self.outputs = S3Outputs(self._client, threads=threads)
 
     def survey(self, source: ObjectLocation, *, most: int) -> Survey:
         prefix = source.key if source.is_directory else source.key + "/"
-        with _translated(source):
+        with translated(source):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=source.bucket, Prefix=prefix, PaginationConfig={"MaxItems": most + 1}
             )
@@ -95,7 +80,7 @@ class ObjectStore:
         return Survey(objects=tuple(seen[:most]), is_whole=len(seen) <= most, is_object=is_object)
 
     def fetch_directory(self, source: ObjectLocation, directory: Path, *, cancelled: Event) -> None:
-        with _translated(source), ThreadPoolExecutor(self._threads, "fetch") as pool:
+        with translated(source), ThreadPoolExecutor(self._threads, "fetch") as pool:
             found = False
             fetch = partial(self._fetch, bucket=source.bucket, cancelled=cancelled)
             prefix = source.key if source.is_directory else source.key + "/"
@@ -108,27 +93,17 @@ class ObjectStore:
                 fetch(directory / name, source.key)
 
     def fetch_file(self, source: ObjectLocation, path: Path, *, cancelled: Event) -> None:
-        with _translated(source):
+        with translated(source):
             self._fetch(path, source.key, bucket=source.bucket, cancelled=cancelled)
 
     def identity_of(self, source: ObjectLocation) -> ObjectIdentity:
-        with _translated(source):
+        with translated(source):
             head = self._client.head_object(Bucket=source.bucket, Key=source.key)
         parts = (self._client.meta.endpoint_url, source.bucket, source.key, head["ETag"])
         told = "\n".join((*parts, str(head["ContentLength"]), head["LastModified"].isoformat()))
         return ObjectIdentity(
             name=hashlib.sha256(told.encode()).hexdigest(), size_bytes=head["ContentLength"]
         )
-
-    def store_directory(self, directory: Path, target: ObjectLocation, *, cancelled: Event) -> None:
-        with _translated(target), ThreadPoolExecutor(self._threads, "store") as pool:
-            for paths in _in_groups(_regular_files(directory), 1000):
-                targets = [target.child(path.relative_to(directory).as_posix()) for path in paths]
-                list(pool.map(partial(self._store, cancelled=cancelled), paths, targets))
-
-    def store_stream(self, stream: BinaryIO, target: ObjectLocation, *, cancelled: Event) -> None:
-        with _translated(target):
-            self._upload(stream, target, cancelled)
 
     def _keys(self, bucket: str, prefix: str) -> Iterator[list[str]]:
         for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
@@ -154,18 +129,6 @@ class ObjectStore:
         with path.open("wb") as file:
             self._client.download_fileobj(bucket, key, file, Callback=_watching(cancelled), Config=_TRANSFER)
 
-    def _store(self, path: Path, target: ObjectLocation, *, cancelled: Event) -> None:
-        _go_on(cancelled)
-        # The file was made by the user's command: a link in its place must not be followed out.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            self._upload(file, target, cancelled)
-
-    def _upload(self, stream: BinaryIO, target: ObjectLocation, cancelled: Event) -> None:
-        self._client.upload_fileobj(
-            stream, target.bucket, target.key, Callback=_watching(cancelled), Config=_TRANSFER
-        )
-
 
 def _place(directory: Path, key: str, name: str) -> Path:
     """Where an object lands. An object's key may hold anything; only plain relative paths are files."""
@@ -173,33 +136,6 @@ def _place(directory: Path, key: str, name: str) -> Path:
     if name != "" and any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise BadMapping(f"the object key {key!r} cannot be a path; rename it or map another directory")
     return directory / name
-
-
-def _regular_files(directory: Path) -> Iterator[Path]:
-    """Every regular file below the directory; links, devices and sockets are not outputs."""
-    if not stat.S_ISDIR(_mode(directory)):
-        return
-    for root, folders, names in os.walk(directory, followlinks=False):
-        folders.sort()
-        yield from (path for name in sorted(names) if stat.S_ISREG(_mode(path := Path(root, name))))
-
-
-def _mode(path: Path) -> int:
-    try:
-        return path.lstat().st_mode
-    except FileNotFoundError:
-        return 0
-
-
-def _in_groups(paths: Iterable[Path], size: int) -> Iterator[list[Path]]:
-    group: list[Path] = []
-    for path in paths:
-        group.append(path)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _go_on(cancelled: Event) -> None:
@@ -212,24 +148,3 @@ def _watching(cancelled: Event) -> Callable[[int], None]:
         _go_on(cancelled)
 
     return progress
-
-
-@contextmanager
-def _translated(location: ObjectLocation) -> Iterator[None]:
-    """boto3's exceptions, and those of the local disk, as ours."""
-    try:
-        yield
-    except ClientError as problem:
-        error = problem.response.get("Error", {})
-        sentence = f"{location}: {error.get('Code', '?')}: {error.get('Message', 'no reason given')}"
-        if error.get("Code") in _USERS_FAULT:
-            raise BadMapping(sentence) from problem
-        raise StorageUnavailable(sentence) from problem
-    except (ParamValidationError, NoCredentialsError) as problem:
-        raise BadMapping(f"{location}: {problem}") from problem
-    except BotoCoreError as problem:
-        raise StorageUnavailable(f"{location}: {problem}") from problem
-    except (FileExistsError, NotADirectoryError, IsADirectoryError) as problem:
-        raise BadMapping(f"{location}: an object and a directory have the same name: {problem}") from problem
-    except OSError as problem:
-        raise StorageUnavailable(f"{location}: on this node: {problem}") from problem

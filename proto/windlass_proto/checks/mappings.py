@@ -1,5 +1,6 @@
 """Checks of what is moved: object URLs, and the directories of the node that they are mapped to."""
 
+import codecs
 import re
 from collections.abc import Callable, Mapping
 
@@ -76,6 +77,35 @@ def check_mappings(findings: Findings, path: str, task: TaskSpec, *, limits: Spe
         if place:
             places[f"{here}.source"] = place
     _check_not_nested(findings, places)
+
+
+def check_input_locale(findings: Findings, path: str, task: TaskSpec) -> None:
+    """A character set for file names; only the names of objects are ours to give."""
+    if not task.input_locale:
+        return
+    if not _keeps_ascii(task.input_locale):
+        findings.add(
+            path,
+            "must be a character set that Python knows and that keeps ASCII as it is, such as GBK, BIG5 or"
+            f" Shift_JIS (is {show(task.input_locale)})",
+        )
+        return
+    for position, taken in enumerate(task.inputs):
+        if taken.source.partition("://")[0] in (*NETWORK_SCHEMES, LOCAL_SCHEME):
+            findings.add(
+                path,
+                f"must not be given with inputs[{position}], whose names are as its server has them"
+                f" ({show(taken.source)}); only names of oss://, cos:// and s3:// can be had in another one",
+            )
+
+
+def _keeps_ascii(name: str) -> bool:
+    """Whether it is a character set, and its names can be paths."""
+    ascii_text = "".join(map(chr, range(0x20, 0x7F)))
+    try:
+        return codecs.encode(ascii_text, name) == ascii_text.encode() and isinstance("".encode(name), bytes)
+    except (LookupError, ValueError, TypeError):
+        return False
 
 
 def _check_input(findings: Findings, path: str, taken: InputMapping, *, limits: SpecLimits) -> None:

@@ -4,8 +4,14 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 
+from windlass_proto.checks.container import check_container
 from windlass_proto.checks.limits import SpecLimits
-from windlass_proto.checks.mappings import check_mappings, check_object_directory, check_object_url
+from windlass_proto.checks.mappings import (
+    check_input_locale,
+    check_mappings,
+    check_object_directory,
+    check_object_url,
+)
 from windlass_proto.checks.words import Findings, check_between, check_name, check_text, check_together, show
 from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import Argv, Command, DisconnectPolicy, ShellLine, TaskSpec
@@ -40,6 +46,8 @@ def check_task(findings: Findings, path: str, task: TaskSpec, *, limits: SpecLim
         if url:
             check_object_directory(findings, f"{path}.{field}", url, limits=limits)
     check_mappings(findings, path, task, limits=limits)
+    check_input_locale(findings, f"{path}.input_locale", task)
+    check_container(findings, f"{path}.container", task, limits=limits)
     _refuse_unbuilt(findings, path, task)
 
 
@@ -49,13 +57,10 @@ def _refuse_unbuilt(findings: Findings, path: str, task: TaskSpec) -> None:
     asked = {
         "logs": task.logs,
         "storage": task.storage or any(given.storage for given in task.outputs),
-        "input_locale": task.input_locale,
-        "input_locks": task.input_locks,
-        "container": task.container,
         "isolation": task.isolation,
         "resources.pids": needs.pids,
         "resources.open_files": needs.open_files,
-        "mounts": any(taken.storage or taken.source.startswith(_NOT_OBJECTS) for taken in task.inputs)
+        "mounts": any(taken.storage for taken in task.inputs)
         or any(given.destination.startswith(_NOT_OBJECTS) for given in task.outputs),
     }
     for field, value in asked.items():

@@ -172,6 +172,19 @@ def test_a_wrong_head_of_a_job_is_named(fields: dict[str, Any], problem: str) ->
             "inputs[0].source: names no bucket; must be like oss://bucket/path/ (is 'oss:///x/')",
         ),
         (
+            {"input_locale": "utf-16"},
+            "input_locale: must be a character set that Python knows and that keeps ASCII as it is, such as"
+            " GBK, BIG5 or Shift_JIS (is 'utf-16')",
+        ),
+        (
+            {
+                "input_locale": "GBK",
+                "inputs": (InputMapping(source="nfs://nas:/data", destination="in"),),
+            },
+            "input_locale: must not be given with inputs[0], whose names are as its server has them"
+            " ('nfs://nas:/data'); only names of oss://, cos:// and s3:// can be had in another one",
+        ),
+        (
             {"outputs": (OutputMapping(source="out", destination="x"),)},
             "outputs[0].destination: must be an object URL such as oss://bucket/path/ (is 'x')",
         ),
