@@ -79,14 +79,6 @@ class Image:
     """Of the manifest that its registry has; of the image itself when it came from none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Login:
-    """To a registry."""
-
-    username: str
-    password: str
-
-
 class ContainerEngine(Protocol):
     """Argument lists are without the program, which `program` begins with."""
 
