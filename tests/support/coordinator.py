@@ -16,11 +16,13 @@ from typing import Any, Self, TypeVar
 
 from tests.support.invariants import InvariantWatch
 from windlass_coordinator.core.incarnations import next_incarnation
+from windlass_coordinator.core.publishing import Publication
 from windlass_coordinator.core.records import Claimed, NodeView
 from windlass_coordinator.core.retry import RetryPolicy
 from windlass_coordinator.engine import nodes, steer, sweep
 from windlass_coordinator.engine.claim import claim
 from windlass_coordinator.engine.clusters import NewJoinToken, create_cluster, create_join_token
+from windlass_coordinator.engine.publish_outputs import Commit, commit_outputs
 from windlass_coordinator.engine.report import report
 from windlass_coordinator.engine.revoke import release
 from windlass_coordinator.engine.session import (
@@ -397,6 +399,19 @@ class InMemoryCoordinator(AbstractContextManager["InMemoryCoordinator"]):
         refs = self.claim(machine, want=want)
         self.report_all(machine, [told(ref, exits(code)) for ref in refs])
         return refs
+
+    def commit_outputs(
+        self, machine: Machine, ref: AttemptRef, *, digest: str = "d" * 64, of_failed_command: bool = False
+    ) -> Commit:
+        wanted = Publication(ref=ref, manifest_digest=digest, files=1, size_bytes=2)
+        return self.run(
+            lambda tx: commit_outputs(
+                tx,
+                current_node(tx, machine.key, machine.session),
+                wanted,
+                of_failed_command=of_failed_command,
+            )
+        )
 
     def release(self, machine: Machine, *refs: AttemptRef) -> list[bool]:
         return self.run(

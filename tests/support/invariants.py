@@ -64,6 +64,8 @@ class _Sight:
     instances: dict[InstanceKey, _Instance] = field(default_factory=dict)
     attempts: dict[InstanceKey, dict[int, _Attempt]] = field(default_factory=dict)
     ready_again: set[InstanceKey] = field(default_factory=set)
+    published: dict[InstanceKey, tuple[int, int]] = field(default_factory=dict)
+    """Attempt and fence."""
 
 
 class InvariantWatch:
@@ -89,6 +91,7 @@ class InvariantWatch:
             self._check_growth(key, instance)
         self._check_terminal_attempts(now)
         self._check_stopped_jobs(now)
+        self._check_published(now)
         self._before = now
 
     def _note_restarts(self, now: _Sight) -> None:
@@ -120,6 +123,16 @@ class InvariantWatch:
         if before is not None:
             assert instance.attempt >= before.attempt, f"I1: {key} {before} -> {instance}"
             assert instance.fence >= before.fence, f"I1: {key} {before} -> {instance}"
+
+    def _check_published(self, now: _Sight) -> None:
+        for key, (number, fence) in now.published.items():
+            attempt = now.attempts.get(key, {}).get(number)
+            if attempt is None:
+                assert key not in now.instances, f"I12: {key} published by {number}, which never was"
+                continue
+            assert attempt.fence == fence, f"I12: {key} published under fence {fence} {attempt}"
+            before = self._before.published.get(key, (0, 0))
+            assert (number, fence) >= before, f"I12: {key} published by {number} after {before}"
 
     def _check_terminal_attempts(self, now: _Sight) -> None:
         for key, attempts in self._before.attempts.items():
@@ -158,6 +171,8 @@ def _see(rows: Rows) -> _Sight:
     ):
         attempt = _Attempt(fence, state, ended is not None, tuple(result))
         sight.attempts.setdefault((task, index), {})[number] = attempt
+    for task, index, number, fence in rows("SELECT task_key, idx, attempt, fence FROM published"):
+        sight.published[task, index] = (number, fence)
     sight.ready_again = {(task, index) for task, index in rows("SELECT task_key, idx FROM ready_again")}
     return sight
 

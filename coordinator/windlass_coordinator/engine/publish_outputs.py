@@ -12,7 +12,8 @@ from windlass_proto import failpoints
 class Commit:
     verdict: CommitVerdict
     supersedes: bool = False
-    """An earlier attempt of the instance was granted it: what that one published gives way."""
+    """An earlier attempt of the instance was granted it: what that one published gives way. Of a question asked
+    again it is not known any more, so it may have been."""
 
 
 def commit_outputs(
@@ -28,4 +29,4 @@ def commit_outputs(
     if before != wanted:
         tx.publish(wanted)
     failpoints.reach("coord.outputs.before_commit")
-    return Commit(verdict=verdict, supersedes=before is not None and before.ref.attempt != ref.attempt)
+    return Commit(verdict=verdict, supersedes=before is not None and ref.attempt > 1)

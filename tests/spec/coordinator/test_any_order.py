@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task, exits, holds, told
 from tests.support.examples import examples
+from windlass_coordinator.engine.publish_outputs import Commit
 from windlass_proto.errors import Conflict, NotFound, SessionLost
 from windlass_proto.model.events import (
     Exited,
@@ -184,6 +185,29 @@ class AnyOrder(RuleBasedStateMachine):
         if machine.held:
             refs = data.draw(st.lists(st.sampled_from(machine.held[-12:]), max_size=3))
             self._in_session(machine, lambda: self.coordinator.release(machine, *refs))
+
+    @rule(data=st.data(), node=which, of_failed_command=st.booleans())
+    def publish(self, data: st.DataObject, node: int, of_failed_command: bool) -> None:
+        """Only who holds the instance may, however old its question (I12)."""
+        machine = self.nodes[node]
+        other = self.nodes[1 - node]
+        known = [*machine.held[-6:], *machine.held[:2], *other.held[-2:]]
+        if not known:
+            return
+        ref = data.draw(st.sampled_from(known))
+
+        def ask() -> Commit:
+            return self.coordinator.commit_outputs(machine, ref, of_failed_command=of_failed_command)
+
+        granted = self._in_session(machine, ask).verdict.granted
+        holders = self.coordinator.rows(
+            "SELECT a.state FROM attempts a JOIN instances i ON (i.task_key, i.idx) = (a.task_key, a.idx) "
+            "WHERE (a.task_key, a.idx, a.attempt, a.fence) = (?, ?, ?, ?) AND a.node_key = ? "
+            "AND a.ended_at IS NULL AND a.detached = 0 AND i.fence = a.fence AND i.attempt = a.attempt",
+            *(ref.task_key, ref.index, ref.attempt, ref.fence, machine.key),
+        )
+        good = {"FINALIZING"} | ({"LEASED", "PREPARING", "RUNNING"} if of_failed_command else set())
+        assert granted == any(state in good for (state,) in holders), "I12"
 
     @rule(data=st.data(), node=which)
     def open_session(self, data: st.DataObject, node: int) -> None:
