@@ -2,7 +2,6 @@
 
 import os
 import resource
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -31,15 +30,12 @@ from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.secrets import Login
 from windlass_proto.model.specs import Container, Isolation
 
-Logins = Callable[[StepContext, str], Login]
-"""Gives the stored login of a name, as it was fetched for the attempt. Raises BadImage."""
-
 
 class ContainerStep:
     """What `StepRunner` does for tasks in containers."""
 
-    def __init__(self, containers: NodeContainers, logins: Logins, *, pids_max: int) -> None:
-        self._containers, self._logins, self._pids_max = containers, logins, pids_max
+    def __init__(self, containers: NodeContainers, *, pids_max: int) -> None:
+        self._containers, self._pids_max = containers, pids_max
 
     async def get_image(self, context: StepContext, *, limit_s: float) -> StepFailure | None:
         """Nothing to do for a task that runs on the node itself."""
@@ -88,7 +84,7 @@ class ContainerStep:
     def _obtain(self, context: StepContext, wanted: Container, limit_s: float) -> Image:
         request = ImageRequest(
             container=wanted,
-            login=self._logins(context, wanted.login) if wanted.login else None,
+            login=_login(context, wanted.login),
             storage_for=context.storages.for_scheme,
             timeout_s=limit_s,
             cancelled=context.cancelled,
@@ -103,6 +99,14 @@ class ContainerStep:
             pids=needs.pids or self._pids_max,
             open_files=needs.open_files or resource.getrlimit(resource.RLIMIT_NOFILE)[1],
         )
+
+
+def _login(context: StepContext, name: str) -> Login | None:
+    if not name:
+        return None
+    if name not in context.logins:
+        raise BadImage(f"the stored login {name!r} was not fetched for this attempt")
+    return context.logins[name]
 
 
 def _in_container(plan: CommandPlan, root: Path) -> CommandPlan:
