@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from windlass_agent.core.isolation import parse_user_range
 from windlass_agent.mounts import InputWay
 from windlass_proto import failpoints
 from windlass_proto.endpoints import check_endpoints
@@ -74,6 +75,11 @@ def _from_json(value: object) -> object:
 def _mountable(url: str) -> str:
     parse_location(url)
     return url
+
+
+def _user_range(value: str) -> str:
+    parse_user_range(value)
+    return value
 
 
 _Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -162,6 +168,16 @@ class WorkSettings:
     pids_max: Annotated[int, Field(ge=0, le=4_194_304)] = 8192
     """Processes and threads of one attempt at once: more than a machine's cores need, and a fork bomb is
     held before it takes the machine. 0 = any number."""
+    isolation: Literal["auto", "dev", "standard", "strict"] = "auto"
+    """What commands are kept from; `auto` = standard where the machine can, else dev. Tasks may ask for
+    more."""
+    uid_range: Annotated[str, AfterValidator(_user_range)] = "900000000-901048575"
+    """Users of isolated commands, as nobody else on the machine has them; an agent takes 65,536."""
+    metadata: Literal["blocked", "allowed"] = "blocked"
+    """Whether isolated commands reach the cloud's metadata service, which gives away the node's own
+    credentials."""
+    cpu_limits: Literal["shares", "quota"] = "shares"
+    """What a claim of cores is: a share when they are short, or also the most that is had."""
     inputs: InputWay = InputWay.AUTO
     """How inputs come to commands: `mount`, `copy`, or `auto`, which copies where nothing can be mounted."""
     mount_cache_bytes: Annotated[int, Field(ge=1 << 26)] = 16 << 30
@@ -322,6 +338,8 @@ def load_settings(arguments: Sequence[str] | None = None) -> AgentSettings:
         for part in path[:-1]:
             table = table.setdefault(part, {})
         table[path[-1]] = value
+    if "isolation" in given:
+        document.setdefault("work", {})["isolation"] = given.pop("isolation")
     document.update(given)
     try:
         return TypeAdapter(AgentSettings).validate_python(document)
@@ -432,6 +450,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpus", metavar="N|LIST", help="GPUs for commands (default: all that NVML finds)")
     parser.add_argument("--storage", metavar="FILE", help="storage profiles (TOML)")
     parser.add_argument("--config", metavar="FILE", help="settings (TOML)")
+    parser.add_argument(
+        "--isolation",
+        choices=("auto", "dev", "standard", "strict"),
+        help="what commands are kept from (default: standard where the machine can, else dev)",
+    )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
     parser.add_argument(
         "--exit-kills", action="store_const", const=True, help="SIGTERM also ends running commands"

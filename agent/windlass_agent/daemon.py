@@ -21,18 +21,22 @@ from windlass_agent import doctor, leave_command, notice_command
 from windlass_agent.config import (
     AgentSettings,
     NodeMount,
+    WorkSettings,
     failpoint,
     load_settings,
     load_storage,
     read_join_token,
 )
-from windlass_agent.containers.base import BadImage, EngineSetting
+from windlass_agent.containers.base import EngineSetting
 from windlass_agent.containers.node_containers import NodeContainers
 from windlass_agent.core.backoff import Backoff
 from windlass_agent.core.disk_pressure import DiskFloor
 from windlass_agent.core.intake import Intake
+from windlass_agent.core.isolation import NodeIsolation
 from windlass_agent.core.prefetch import PrefetchLimits
 from windlass_agent.core.slots import HandOverLimits
+from windlass_agent.isolation.machine import find_bwrap
+from windlass_agent.isolation.node import IsolationSettings, NodeIsolationInUse, open_isolation
 from windlass_agent.link.channel import Caller, Channels
 from windlass_agent.link.current_session import CurrentSession
 from windlass_agent.link.heartbeat import Heartbeat
@@ -40,6 +44,7 @@ from windlass_agent.link.identity import load_identity, save_identity
 from windlass_agent.link.lease_watch import LeaseWatch
 from windlass_agent.link.leaver import Leaver
 from windlass_agent.link.log_shipper import LogShipper
+from windlass_agent.link.output_gate import CoordinatorGate
 from windlass_agent.link.poller import Poller
 from windlass_agent.link.releaser import Releaser
 from windlass_agent.link.reporter import Reporter
@@ -60,6 +65,7 @@ from windlass_agent.runner.container_ends import ContainerEnds
 from windlass_agent.runner.executor import Executor, ExecutorFactory, OnKeeperLost, OnRecord
 from windlass_agent.runner.keeper_client import Slot
 from windlass_agent.runner.keeper_process import KeeperSettings
+from windlass_agent.runner.mount_watch import MountWatch
 from windlass_agent.runner.node_watch import NodeWatch
 from windlass_agent.runner.notice import NoticeWatch
 from windlass_agent.runner.orphans import end_orphans
@@ -68,7 +74,7 @@ from windlass_agent.runner.slow_attempts import SlowAttempts
 from windlass_agent.runner.spool_quota import SpoolLimits, SpoolQuota, node_limit
 from windlass_agent.runner.start_queue import QueueSettings, StartQueue
 from windlass_agent.runner.step_runner import StepRunner
-from windlass_agent.runner.steps.base import StepContext, StepSettings
+from windlass_agent.runner.steps.base import StepSettings
 from windlass_agent.runner.steps.container import ContainerStep
 from windlass_agent.runner.steps.secrets import SecretsStep
 from windlass_agent.runner.task_template import TaskTemplates
@@ -79,7 +85,6 @@ from windlass_agent.state_dir import StateDir
 from windlass_proto import failpoints
 from windlass_proto.errors import Unavailable, WindlassError
 from windlass_proto.model.environment import NodeVariables
-from windlass_proto.model.secrets import Login
 from windlass_proto.model.specs import InputMapping
 from windlass_proto.model.status import NodeFacts
 
@@ -137,6 +142,8 @@ async def run_agent(
     containment.protect_agent()
     await asyncio.to_thread(end_orphans, containment, state.root, state.place)
     containment.remove_empty()
+    isolation = await asyncio.to_thread(_open_isolation, settings, state)
+    log.info("agent.isolation", chosen=isolation.describe())
     gpus = await asyncio.to_thread(gpus_of_node, settings.gpus)
     if gpus.problem:
         log.warning("gpus.unreadable", reason=gpus.problem)
@@ -144,7 +151,7 @@ async def run_agent(
         name=settings.name,
         slots=settings.slots,
         gpus=len(gpus.names),
-        containment=containment.describe(),
+        containment=f"{containment.describe()}; {isolation.describe()}",
     )
 
     def keeper_slot(number: int, on_record: OnRecord, on_keeper_lost: OnKeeperLost) -> Executor:
@@ -157,20 +164,40 @@ async def run_agent(
             on_record=on_record,
             on_keeper_lost=on_keeper_lost,
             settings=KeeperSettings(
-                build=facts.agent_version, pids_max=settings.work.pids_max, crash_at=failpoint()
+                build=facts.agent_version,
+                pids_max=settings.work.pids_max,
+                crash_at=failpoint(),
+                state=str(state.root),
+                uids=isolation.isolation.users_of(number),
+                bwrap=find_bwrap(),
+                cpu_limits=settings.work.cpu_limits,
             ),
         )
 
-    agent = _Agent(settings, state, facts, make_executor or keeper_slot, gpus=gpus)
+    agent = _Agent(
+        settings, state, facts, make_executor or keeper_slot, gpus=gpus, isolation=isolation.isolation
+    )
     try:
         await agent.run(ending)
     finally:
         await agent.close(kill=ending.kill)
+        await asyncio.to_thread(isolation.close, commands_ended=ending.kill)
         containment.remove_unused()
     if ending.has_left:
         await asyncio.to_thread(state.clear_work)
     if ending.problem is not None:
         raise ending.problem
+
+
+def _open_isolation(settings: AgentSettings, state: StateDir) -> NodeIsolationInUse:
+    work = settings.work
+    asked = IsolationSettings(
+        isolation=work.isolation,
+        uid_range=work.uid_range,
+        metadata=work.metadata,
+        slots=max(settings.slots, state.slots_used()),
+    )
+    return open_isolation(asked, state.root)
 
 
 class _Ending:
@@ -227,9 +254,10 @@ class _Agent:
         make_executor: ExecutorFactory,
         *,
         gpus: NodeGpus,
+        isolation: NodeIsolation,
     ) -> None:
         self._settings, self._state, self._facts = settings, state, facts
-        self._gpus = gpus
+        self._gpus, self._isolation = gpus, isolation
         self._make_executor = make_executor
         self._boot_id = node.boot_id()
         self._login = NodeLogin(state.identity, load_identity(state.identity))
@@ -250,6 +278,13 @@ class _Agent:
         self._containers = _node_containers(settings.work, state)
         self._container_ends = ContainerEnds(self._containers, directory_of=state.attempt)
         self._current = CurrentSession(self._caller, timeout_s=settings.link.call_timeout.total_seconds())
+        self._gate = CoordinatorGate(
+            self._channels,
+            self._caller,
+            self._watch,
+            timeout_s=settings.link.call_timeout.total_seconds(),
+            clock=boot_seconds,
+        )
         self._work: _Work | None = None
 
     async def run(self, ending: _Ending) -> None:
@@ -299,6 +334,8 @@ class _Agent:
             group.create_task(self._container_ends.serve(work.runner))
             group.create_task(_chores(work.runner, self._state, ending))
             group.create_task(_sweep(work.runner, self._mounter))
+            mount_watch = MountWatch(work.runner, self._mounter, directory_of=self._state.attempt)
+            group.create_task(mount_watch.serve())
             notices = NoticeWatch(
                 self._state.notice, work.runner, self._intake, boot_id=self._boot_id, clock=boot_seconds
             )
@@ -343,7 +380,10 @@ class _Agent:
             clock=boot_seconds,
         )
         templates = TaskTemplates(
-            self._variables(), kill_grace=settings.work.kill_grace, mounts=_node_mounts(settings.mounts)
+            self._variables(),
+            kill_grace=settings.work.kill_grace,
+            mounts=_node_mounts(settings.mounts),
+            isolation=self._isolation,
         )
         intents = IntentJournal(self._state.intents, evidence=self._state.evidence)
         executors: list[Executor] = []
@@ -434,6 +474,7 @@ class _Agent:
             lambda session: work.reporter.serve(session.ref),
             lambda session: work.logs.serve(session.ref),
             lambda session: releaser.serve(session.ref),
+            lambda session: self._gate.serve(session.ref),
         ]
 
     def _steps(self) -> StepRunner:
@@ -451,11 +492,13 @@ class _Agent:
             storages,
             limits,
             mounter=self._mounter,
-            containers=ContainerStep(self._containers, _no_login, pids_max=work.pids_max),
+            gate=self._gate,
+            containers=ContainerStep(self._containers, pids_max=work.pids_max),
             secrets=SecretsStep(SecretFetcher(self._channels, self._current), storages),
             packages=PackageCache(self._state.packages, limit_bytes=work.package_cache_bytes),
             directory_of=self._state.attempt,
             may_bind=node.is_root(),
+            isolation=self._isolation,
             clock=boot_seconds,
         )
 
@@ -517,12 +560,6 @@ def _node_containers(work: WorkSettings, state: StateDir) -> NodeContainers:
 
 def _spawn(group: asyncio.TaskGroup, work: Coroutine[None, None, None]) -> None:
     group.create_task(work)
-
-
-def _no_login(context: StepContext, name: str) -> Login:
-    if name not in context.logins:
-        raise BadImage(f"the stored login {name!r} was not fetched for this attempt")
-    return context.logins[name]
 
 
 async def _chores(runner: AttemptRunner, state: StateDir, ending: _Ending) -> None:

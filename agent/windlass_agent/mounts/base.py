@@ -121,5 +121,8 @@ class InputMounter(Protocol):
         Once said it is not taken back: the mounts may be gone when it is asked again.
         """
 
+    def look_after(self, root: Path) -> None:
+        """While the command runs: frees it from a mount that hangs, and remembers that."""
+
     def release(self, root: Path) -> None:
         """Takes off what lies below the attempt's directory; may be repeated."""

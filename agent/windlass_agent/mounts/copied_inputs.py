@@ -43,6 +43,9 @@ class CopiedInputs:
     def verdict(self, root: Path) -> str:
         return ""
 
+    def look_after(self, root: Path) -> None:
+        """A copy does not hang."""
+
     def release(self, root: Path) -> None:
         """Nothing is mounted; what was copied goes with the attempt's directory."""
 
@@ -58,6 +61,9 @@ class NoMounts:
 
     def verdict(self, root: Path) -> str:
         return ""
+
+    def look_after(self, root: Path) -> None:
+        """There is nothing."""
 
     def release(self, root: Path) -> None:
         """There is nothing."""

@@ -60,17 +60,26 @@ def entry_at(point: Path) -> MountEntry | None:
 
 
 def abort_connection(device: str) -> bool:
-    """Frees everybody who waits for a FUSE daemon; whether there was such a connection.
-
-    The control files belong to a file system of their own, which root's agents mount when nobody has.
-    """
-    if not any(_CONNECTIONS.iterdir()):
-        ctypes.CDLL(None).mount(b"none", os.fsencode(_CONNECTIONS), b"fusectl", 0, None)
-    control = _CONNECTIONS / device.partition(":")[2] / "abort"
+    """Frees everybody who waits for a FUSE daemon; whether there was such a connection."""
     with suppress(OSError):
-        control.write_text("1")
+        (_connection(device) / "abort").write_text("1")
         return True
     return False
+
+
+def is_waited_for(device: str) -> bool:
+    """Whether requests wait for the FUSE daemon right now; also when that cannot be told."""
+    try:
+        return (_connection(device) / "waiting").read_text().strip() != "0"
+    except OSError:
+        return True
+
+
+def _connection(device: str) -> Path:
+    """Its control files. They are a file system of their own, which is mounted when nobody has."""
+    if not any(_CONNECTIONS.iterdir()):
+        ctypes.CDLL(None).mount(b"none", os.fsencode(_CONNECTIONS), b"fusectl", 0, None)
+    return _CONNECTIONS / device.partition(":")[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from windlass_agent.mounts.base import (
     Survey,
 )
 from windlass_agent.mounts.fuse_daemon import Remote, end_daemon, start_daemon, wait_for_mount
-from windlass_agent.mounts.kernel import ProcessIdentity, abort_connection, mount_entries
+from windlass_agent.mounts.kernel import ProcessIdentity, abort_connection, is_waited_for, mount_entries
 from windlass_agent.mounts.local_directory import LocalDirectories
 from windlass_agent.mounts.mounted import (
     FOLDER,
@@ -109,6 +109,19 @@ class NodeMounts:
         if trouble:
             log.warning("mounts.died", directory=str(root), reason=trouble)
         return trouble
+
+    def look_after(self, root: Path) -> None:
+        mounted = read_mounted(root)
+        if mounted is None or read_verdict(root) is not None:
+            return
+        lives = mounted.daemon is None or mounted.daemon.lives
+        if lives and not any(map(is_waited_for, mounted.points.values())):
+            return
+        trouble = self._trouble(mounted)
+        if trouble:
+            log.warning("mounts.died", directory=str(root), reason=trouble)
+            with suppress(OSError):
+                write_verdict(root, trouble)
 
     def release(self, root: Path) -> None:
         if not (root / FOLDER).exists():

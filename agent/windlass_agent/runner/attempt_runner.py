@@ -309,6 +309,15 @@ class AttemptRunner:
         return [attempt.ref for attempt in self._table]
 
     @property
+    def running_with_inputs(self) -> list[AttemptRef]:
+        """Attempts whose mounts somebody reads from."""
+        return [
+            attempt.ref
+            for attempt in self._table
+            if attempt.has_inputs and attempt.phase is AttemptPhase.RUNNING
+        ]
+
+    @property
     def not_ended(self) -> list[AttemptRef]:
         """Attempts that would end with this agent if it ended its keepers, without anybody having asked."""
         return [
