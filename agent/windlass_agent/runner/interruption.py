@@ -37,6 +37,8 @@ class Interruption:
         return self._leaves_at_s is not None
 
     def stop(self, attempt: LiveAttempt) -> None:
+        if attempt.phase is AttemptPhase.ENDED and attempt.context is not None:
+            attempt.context.cancelled.set()  # its results are not wanted any more
         if attempt.stop_requested or attempt.phase is AttemptPhase.ENDED:
             return
         attempt.stop_requested = True

@@ -61,7 +61,7 @@ class LiveAttempt:
     @property
     def uploads_results(self) -> bool:
         spec = self.template.spec
-        return bool(spec.outputs or spec.stdout or spec.stderr)
+        return bool(spec.outputs or spec.stdout or spec.stderr or spec.logs)
 
     @property
     def is_given_up(self) -> bool:

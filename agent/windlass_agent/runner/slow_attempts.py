@@ -82,6 +82,7 @@ class SlowAttempts:
         try:
             record = await self._judged(attempt, context, record)
             if attempt.uploads_results:
+                context.has_failed = record.kind is not None
                 final = await self._steps.finalize(context, with_directories=not record.stopped)
             else:
                 final = FinalRecord(failure="")
@@ -103,12 +104,17 @@ class SlowAttempts:
     def _finalized(self, attempt: LiveAttempt, record: ExitRecord, final: FinalRecord) -> None:
         self._logs.let_go(attempt.ref)
         if record.kind is not None or not attempt.uploads_results:
-            note = f"results were not uploaded: {final.failure}" if final.failure else ""
+            failure = f"results were not uploaded: {final.failure}" if final.failure else ""
+            note = "; ".join(filter(None, (failure, final.note)))
             attempt.results = (exited_event(record, finalizing=False, note=note),)
         else:
             exited = exited_event(record, finalizing=True)
-            attempt.results = (exited, FinalizeFailed(reason=final.failure) if final.failure else Finalized())
+            attempt.results = (exited, _finalized(final))
         self._runner.finish(attempt)
+
+
+def _finalized(final: FinalRecord) -> Finalized | FinalizeFailed:
+    return FinalizeFailed(reason=final.failure) if final.failure else Finalized(note=final.note)
 
 
 def _without_result(record: ExitRecord, reason: str) -> ExitRecord:

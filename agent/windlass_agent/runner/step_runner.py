@@ -7,12 +7,13 @@ does not do it twice.
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 from windlass_agent.core.mount_plan import MountRefused, plan_mounts
+from windlass_agent.core.output_gate import OutputGate
 from windlass_agent.core.run_plan import CommandPlan, ExitRecord
 from windlass_agent.mounts.base import InputMounter, StorageOpener
 from windlass_agent.runner.package_cache import PackageCache
@@ -36,6 +37,8 @@ class FinalRecord:
     """What became of an attempt's results; "" = everything is where it should be."""
 
     failure: str
+    note: str = ""
+    """What is worth knowing and no failure."""
 
 
 class StepRunner:
@@ -47,6 +50,7 @@ class StepRunner:
         mounter: InputMounter,
         packages: PackageCache,
         containers: ContainerStep,
+        gate: OutputGate,
         secrets: SecretsStep,
         directory_of: Callable[[AttemptRef], Path],
         may_bind: bool,
@@ -54,6 +58,7 @@ class StepRunner:
     ) -> None:
         self._storages, self._settings = storages, settings
         self._mounter, self._packages, self._containers = mounter, packages, containers
+        self._gate = gate
         self._secrets = secrets
         self._directory_of, self._may_bind, self._clock = directory_of, may_bind, clock
 
@@ -78,6 +83,7 @@ class StepRunner:
             folders=folders,
             storages=self._storages,
             mounter=self._mounter,
+            gate=self._gate,
             settings=self._settings,
             mounts=planned,
             gpus=gpus,
@@ -140,7 +146,7 @@ class StepRunner:
             )
             try:
                 failure = await within(limit, context, store, clock=self._clock)
-                record = FinalRecord(failure=failure.reason if failure else "")
+                record = FinalRecord(failure=failure.reason if failure else "", note=context.note)
             except PhaseOver as problem:
                 record = FinalRecord(failure=str(problem))
             _write(path, record)
@@ -165,4 +171,4 @@ def _write(path: Path, record: FinalRecord) -> None:
     # On a full disk it is not: an agent that starts in between uploads once more.
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps({"failure": record.failure}).encode())
+        write_whole(path, json.dumps(asdict(record)).encode())

@@ -8,6 +8,7 @@ from threading import Event
 
 from windlass_agent.containers.base import Image
 from windlass_agent.core.mount_plan import MountPlan
+from windlass_agent.core.output_gate import OutputGate
 from windlass_agent.mounts.base import (
     BadMapping,
     InputMounter,
@@ -78,6 +79,7 @@ class StepContext:
     folders: AttemptFolders
     storages: StorageOpener
     mounter: InputMounter
+    gate: OutputGate
     settings: StepSettings
     mounts: MountPlan
     gpus: tuple[str, ...] = ()
@@ -88,6 +90,12 @@ class StepContext:
     """Stored logins that the task names, by their names."""
     cancelled: Event = field(default_factory=Event)
     """Set when the attempt has to stop; steps look at it between files."""
+    has_failed: bool = False
+    """Its command has: its results are uploaded, and nobody waits long for that."""
+    trouble: str = ""
+    """What a step tries again for; told when its time is over."""
+    note: str = ""
+    """Of the upload: what is worth knowing and no failure."""
 
 
 def transfer(action: Callable[[], None], *, unavailable: FailureKind) -> StepFailure | None:

@@ -25,8 +25,10 @@ class PhaseLimit:
     setting: str
     """Of the task, and of the agent (below `work.`)."""
 
-    def why(self) -> str:
-        return f"{self.phase}: not done within {in_words(self.limit)} ({self.setting})"
+    def why(self, trouble: str) -> str:
+        """`trouble` = what it tried again for; "" = it was slow."""
+        over = f"{self.phase}: not done within {in_words(self.limit)} ({self.setting})"
+        return f"{over}; the last problem: {trouble}" if trouble else over
 
 
 class PhaseOver(Exception):
@@ -65,9 +67,9 @@ async def within(
             finally:
                 timer.cancel()
     except TimeoutError:
-        raise PhaseOver(limit.why() if is_late else "it was stopped") from None
+        raise PhaseOver(limit.why(context.trouble) if is_late else "it was stopped") from None
     if is_late:
-        raise PhaseOver(limit.why())
+        raise PhaseOver(limit.why(context.trouble))
     return result
 
 
