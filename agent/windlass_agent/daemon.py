@@ -6,7 +6,6 @@ takes them over (that is how an agent is upgraded). SIGINT, and SIGTERM with --e
 
 import asyncio
 import contextlib
-import logging
 import resource
 import shlex
 import signal
@@ -18,9 +17,9 @@ from pathlib import Path
 import structlog
 
 from windlass_agent import doctor, leave_command, notice_command
+from windlass_agent.agent_log import configure_logging
 from windlass_agent.config import (
     AgentSettings,
-    NodeMount,
     WorkSettings,
     failpoint,
     load_settings,
@@ -50,14 +49,13 @@ from windlass_agent.link.releaser import Releaser
 from windlass_agent.link.reporter import Reporter
 from windlass_agent.link.secrets import SecretFetcher
 from windlass_agent.link.session import Loop, NodeLogin, SessionKeeper
-from windlass_agent.mounts import Storages, open_mounter
+from windlass_agent.mounts import Storages
 from windlass_agent.mounts.base import InputMounter
-from windlass_agent.mounts.network_mount import NetworkPolicy
-from windlass_agent.mounts.node_mounts import MountLimits
 from windlass_agent.node import facts as node
 from windlass_agent.node.boot_clock import boot_seconds
 from windlass_agent.node.gpus import NodeGpus, gpus_of_node
 from windlass_agent.node.priority import Priority, protect_from_oom
+from windlass_agent.node_inputs import make_mounter, mounts_of_the_node, release_all
 from windlass_agent.runner.adoption import adopt
 from windlass_agent.runner.attempt_runner import AttemptRunner
 from windlass_agent.runner.cgroups import find_containment
@@ -85,7 +83,6 @@ from windlass_agent.state_dir import StateDir
 from windlass_proto import failpoints
 from windlass_proto.errors import Unavailable, WindlassError
 from windlass_proto.model.environment import NodeVariables
-from windlass_proto.model.specs import InputMapping
 from windlass_proto.model.status import NodeFacts
 
 _CHORES_EVERY_S = 0.25
@@ -111,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _COMMANDS[given[0]](given[1:])
     try:
         settings = load_settings(arguments)
-        _configure_logging(settings.log_level)
+        configure_logging(settings.log_level)
         failpoints.install_from(failpoint())
         _raise_file_limit()
         protect_from_oom()
@@ -274,7 +271,7 @@ class _Agent:
             check=self._watch.check,
             renew=self._channels.renew,
         )
-        self._mounter = _mounter(settings, self._boot_id)
+        self._mounter = make_mounter(settings, self._boot_id)
         self._containers = _node_containers(settings.work, state)
         self._container_ends = ContainerEnds(self._containers, directory_of=state.attempt)
         self._current = CurrentSession(self._caller, timeout_s=settings.link.call_timeout.total_seconds())
@@ -306,7 +303,7 @@ class _Agent:
                     for executor in self._work.executors:
                         group.create_task(executor.close(end_keeper=kill))
             if kill:
-                await asyncio.to_thread(_release_all, self._state.attempts, self._mounter)
+                await asyncio.to_thread(release_all, self._state.attempts, self._mounter)
             self._work.intents.close()
         await self._channels.close()
         log.info("agent.stopped", commands_ended=kill)
@@ -382,7 +379,7 @@ class _Agent:
         templates = TaskTemplates(
             self._variables(),
             kill_grace=settings.work.kill_grace,
-            mounts=_node_mounts(settings.mounts),
+            mounts=mounts_of_the_node(settings.mounts),
             isolation=self._isolation,
         )
         intents = IntentJournal(self._state.intents, evidence=self._state.evidence)
@@ -527,28 +524,6 @@ class _Agent:
         )
 
 
-def _node_mounts(mounts: Sequence[NodeMount]) -> tuple[InputMapping, ...]:
-    return tuple(
-        InputMapping(
-            source=one.source, destination=one.destination, writable=one.writable, options=one.options
-        )
-        for one in mounts
-    )
-
-
-def _mounter(settings: AgentSettings, boot_id: str) -> InputMounter:
-    work, network = settings.work, settings.network
-    return open_mounter(
-        work.inputs,
-        MountLimits(cache_bytes=work.mount_cache_bytes, survey_most=work.mount_survey),
-        boot_id=boot_id,
-        network=NetworkPolicy(
-            hosts=network.hosts, options=network.options, within_s=network.timeout.total_seconds()
-        ),
-        local=[Path(directory) for directory in settings.local.directories],
-    )
-
-
 def _node_containers(work: WorkSettings, state: StateDir) -> NodeContainers:
     setting = EngineSetting(
         engine=work.container_engine,
@@ -594,39 +569,6 @@ def _remove_all(directories: Sequence[Path], mounter: InputMounter) -> list[int]
     for directory in directories:
         mounter.release(directory)
     return [remove_attempt(directory) for directory in directories]
-
-
-def _release_all(attempts: Path, mounter: InputMounter) -> None:
-    """The commands have ended, and what they read from is not needed any more."""
-    with contextlib.suppress(FileNotFoundError):  # the state directory was removed
-        for directory in attempts.iterdir():
-            mounter.release(directory)
-
-
-def _configure_logging(level: str) -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.LogfmtRenderer(
-                key_order=["timestamp", "level", "event"], bool_as_flag=False
-            ),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=lambda *_: _PatientLogger(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-
-
-class _PatientLogger(structlog.PrintLogger):
-    """Lines that a full disk does not take are lost, and the agent lives."""
-
-    def msg(self, message: str) -> None:
-        with contextlib.suppress(OSError):
-            super().msg(message)
-
-    log = debug = info = warning = error = critical = exception = msg
 
 
 def _raise_file_limit() -> None:

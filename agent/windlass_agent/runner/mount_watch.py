@@ -1,7 +1,7 @@
 """Looks after the mounts of running commands.
 
-A command that waits for a file system whose daemon hangs cannot even be killed. So such a daemon is found while
-the command runs, and the kernel told to give up on it: the command sees errors then, and can end.
+A command that waits for a file system whose daemon hangs cannot even be killed. So such a daemon is found
+while the command runs, and the kernel told to give up on it: the command sees errors then, and can end.
 """
 
 import asyncio
