@@ -95,7 +95,7 @@ def agent(
     arguments = [
         *(module, "--state", str(directory / name), "--coordinator", on.address),
         *("--join-token-file", str(token_file), "--name", name, "--slots", str(slots)),
-        *("--exit-kills", "--log-level", "warning"),
+        *("--exit-kills", "--log-level", "warning", "--isolation", "dev"),
     ]
     with running(name, arguments, directory=directory) as program:
         await_condition(

@@ -13,6 +13,7 @@ want postgresql /usr/lib/postgresql
 want fuse3 fusermount3
 want iproute2 ip
 want iptables iptables
+want bubblewrap bwrap
 
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

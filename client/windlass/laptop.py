@@ -194,6 +194,7 @@ class Laptop:
             # Several agents on one machine: its GPUs are the first one's.
             *(() if number == FIRST_AGENT else ("--gpus", "0")),
             *("--storage", str(self.storage_file)),
+            *("--isolation", "dev"),  # the machine is its user's own, and so are the files that commands use
             "--exit-kills",
         ]
 

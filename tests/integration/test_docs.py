@@ -105,6 +105,7 @@ def test_the_coordinators_settings_are_documented_with_their_defaults() -> None:
 
 def test_the_agents_settings_are_documented_with_their_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = ["--state", "s", "--coordinator", "127.0.0.1:1"]
+    monkeypatch.delenv("WINDLASS_AGENT_WORK_ISOLATION", raising=False)
     plain = agent_config.load_settings(needed)
     documented = doc_pages.table("Agent setting")
     assert set(documented) == set(_setting_names(agent_config.AgentSettings))

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 KEEPER_BYTES = 16 << 20
 """The keeper's own memory, which is charged to the slot too, on top of a command's limit."""
-HELPERS = 4
-"""Processes in the slot's group that are not the command's: its keeper and what holds its namespaces."""
+HELPERS = {"": 1, "standard": 3, "strict": 4}
+"""Processes in the slot's group that are not the command's, by its isolation: its keeper, and bubblewrap with
+what holds the namespaces."""
 CPU_PERIOD_US = 100_000
 
 
@@ -65,9 +66,9 @@ class Group:
     def limits_pids(self) -> bool:
         return bool(self._pids_max)
 
-    def limit_pids(self, most: int) -> None:
-        """Of the next command; 0 = as the node says, which is also the most. `HELPERS` live beside it."""
-        limits = [limit for limit in (most and most + HELPERS, self._pids_most) if limit]
+    def limit_pids(self, most: int, profile: str) -> None:
+        """Of the next command; 0 = as the node says, which is also the most."""
+        limits = [limit for limit in (most and most + HELPERS[profile], self._pids_most) if limit]
         allowed = str(min(limits)) if limits else "max"
         if allowed != self._pids_allowed:
             self._pids_allowed = allowed

@@ -33,7 +33,8 @@ _PLAN_FIELDS = frozenset(
 
 class Keeper:
     """Config: slot, build, groups {procs, memory, pids, cpu}, state, uids, bwrap, cpu_limits, journal_bytes,
-    segment_bytes, spool_limit_bytes, spool_slot_bytes, pids_max, drain_s, idle_exit_s, oom_score_adj, crash_at.
+    segment_bytes, spool_limit_bytes, spool_slot_bytes, pids_max, drain_s, idle_exit_s, oom_score_adj,
+    crash_at.
     """
 
     def __init__(self, config: Record, nonce: str) -> None:
@@ -328,10 +329,13 @@ class Keeper:
                 oom_score_adj=self._oom_score_adj,
             )
         except (OSError, ValueError) as error:
+            if at == "isolation":
+                program = f"isolation: {error}"
             return describe_failed_start(program, error) | {"at": at}
 
     def _limit(self, plan: Record) -> None:
-        self._group.limit_pids(plan.get("pids", 0))
+        isolation = plan.get("isolation")
+        self._group.limit_pids(plan.get("pids", 0), isolation["profile"] if isolation else "")
         if self._memory:
             self._memory.prepare(plan["memory_bytes"])
         if self._cpu:

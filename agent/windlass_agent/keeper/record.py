@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Sequence
 
 TYPE_CHECKING = False
 """Not imported: `typing` costs every keeper 3 ms and 1 MiB."""
@@ -43,7 +44,7 @@ def reach(failpoint: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def owner_of(fence: int, uids: list[int]) -> int:
+def owner_of(fence: int, uids: Sequence[int]) -> int:
     """User (and group) of an isolated attempt, from the slot's own range [first, count].
 
     Attempts that run at the same time are in different slots; the next one in a slot is another user.

@@ -24,6 +24,20 @@ _ALSO = {
 }
 
 
+_SHARED = ("/tmp", "/var/tmp")
+"""Private to each attempt."""
+
+
+def _way_to(target: str, made: tuple[str, ...]) -> list[str]:
+    """Makes the directories above it, below one of `made`: those that bubblewrap makes are root's alone."""
+    args: list[str] = []
+    above = os.path.dirname(target)
+    while any(above.startswith(f"{root}/") for root in made):
+        args = ["--perms", "0755", "--dir", above, *args]
+        above = os.path.dirname(above)
+    return args
+
+
 class SandboxFailed(OSError):
     """It could not be made; the text is bubblewrap's own."""
 
@@ -44,15 +58,17 @@ class Place:
         is_strict = self.profile == "strict"
         args = ["--ro-bind" if is_strict else "--bind", "/", "/"]
         args += ["--dev", "/dev"] if is_strict else ["--dev-bind", "/dev", "/dev"]
+        if is_strict:
+            for name in os.listdir("/dev"):
+                if name.startswith("nvidia"):
+                    args += ["--dev-bind-try", f"/dev/{name}", f"/dev/{name}"]
         if os.path.isdir("/dev/shm"):
             args += ["--perms", "1777", "--tmpfs", "/dev/shm"]
-        for shared in ("/tmp", "/var/tmp"):
+        for shared in _SHARED:
             args += ["--bind", self.temporary, shared]
-        args += ["--perms", "0755", "--tmpfs", self.state]
-        for own in (self.work, self.temporary):
-            args += ["--bind", own, own]
-        for directory, target in self.binds:
-            args += ["--bind", directory, target]
+        args += [*_way_to(self.state, _SHARED), "--perms", "0755", "--tmpfs", self.state]
+        for directory, target in ([self.work] * 2, [self.temporary] * 2, *self.binds):
+            args += [*_way_to(target, (*_SHARED, self.state)), "--bind", directory, target]
         return args
 
 

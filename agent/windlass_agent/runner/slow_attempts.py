@@ -36,7 +36,7 @@ class SlowAttempts:
     def prepare(self, attempt: LiveAttempt) -> None:
         """Up to the hand-over to the slot's keeper."""
         self._events.tell(attempt.ref, Preparing())
-        context = self._steps.context(attempt.ref, attempt.template, attempt.gpus)
+        context = self._steps.context(attempt.ref, attempt.template, attempt.gpus, slot=attempt.slot)
         if isinstance(context, StepFailure):
             self._runner.end(attempt, PrepareFailed(kind=context.kind, reason=context.reason))
             return

@@ -12,12 +12,14 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
+from windlass_agent.core.isolation import NodeIsolation
 from windlass_agent.core.mount_plan import MountRefused, plan_mounts
 from windlass_agent.core.output_gate import OutputGate
 from windlass_agent.core.run_plan import CommandPlan, ExitRecord
+from windlass_agent.keeper.record import owner_of
 from windlass_agent.mounts.base import InputMounter, StorageOpener
 from windlass_agent.runner.package_cache import PackageCache
-from windlass_agent.runner.steps import command, mounts, outputs, package, workdir
+from windlass_agent.runner.steps import command, handing_over, mounts, outputs, package, workdir
 from windlass_agent.runner.steps.base import AttemptFolders, StepContext, StepFailure, StepSettings
 from windlass_agent.runner.steps.clock import PhaseLimit, PhaseOver, within
 from windlass_agent.runner.steps.container import ContainerStep
@@ -27,6 +29,7 @@ from windlass_agent.spool.attempt_dir import OutputSpool
 from windlass_agent.spool.durable import write_whole
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef
+from windlass_proto.model.specs import Isolation
 from windlass_proto.model.states import LogStream
 
 _RELEASE = PhaseLimit(phase="unmount", limit=timedelta(seconds=30), setting="")
@@ -55,7 +58,9 @@ class StepRunner:
         directory_of: Callable[[AttemptRef], Path],
         may_bind: bool,
         clock: Callable[[], float],
+        isolation: NodeIsolation | None = None,
     ) -> None:
+        self._isolation = isolation or NodeIsolation()
         self._storages, self._settings = storages, settings
         self._mounter, self._packages, self._containers = mounter, packages, containers
         self._gate = gate
@@ -63,8 +68,10 @@ class StepRunner:
         self._directory_of, self._may_bind, self._clock = directory_of, may_bind, clock
 
     def context(
-        self, ref: AttemptRef, template: TaskTemplate, gpus: tuple[str, ...] = ()
+        self, ref: AttemptRef, template: TaskTemplate, gpus: tuple[str, ...] = (), *, slot: int | None = None
     ) -> StepContext | StepFailure:
+        if template.refusal and not template.spec.container:
+            return StepFailure(kind=FailureKind.INFRA_PREPARE, reason=template.refusal)
         folders = AttemptFolders(root=self._directory_of(ref))
         try:
             planned = plan_mounts(
@@ -72,7 +79,7 @@ class StepRunner:
                 work=folders.work,
                 mounts=folders.mounts,
                 own=folders.root.parent.parent,
-                may_bind=self._may_bind,
+                may_bind=self._may_bind or template.spec.container is not None,
             )
         except MountRefused as problem:
             return StepFailure(kind=FailureKind.USER_CONFIG, reason=str(problem))
@@ -87,7 +94,14 @@ class StepRunner:
             settings=self._settings,
             mounts=planned,
             gpus=gpus,
+            owner=self._owner(ref, template, slot),
         )
+
+    def _owner(self, ref: AttemptRef, template: TaskTemplate, slot: int | None) -> int:
+        """As the slot's keeper works it out too."""
+        if template.isolation is Isolation.DEV or slot is None or template.spec.container:
+            return 0
+        return owner_of(ref.fence, self._isolation.users_of(slot))
 
     async def prepare(self, context: StepContext, template: TaskTemplate) -> CommandPlan | StepFailure:
         """Everything up to the command; may be done again after an interruption."""
@@ -118,6 +132,7 @@ class StepRunner:
             ("package", package_limit, "package_timeout", fetch_package),
             ("image", package_limit, "package_timeout", get_image),
             ("mount", mount_limit, "mount_timeout", mounts.show_inputs),
+            ("work directory", mount_limit, "mount_timeout", handing_over.hand_over),
         ):
             clock = PhaseLimit(phase=phase, limit=limit, setting=setting)
             try:
@@ -127,7 +142,7 @@ class StepRunner:
             if failure is not None or context.cancelled.is_set():
                 return failure or StepFailure(kind=FailureKind.USER_CONFIG, reason="it was stopped")
         try:
-            plan = command.command_plan(context, template, output_dir=context.folders.root)
+            plan = command.command_plan(context, template)
             return plan if spec.container is None else self._containers.plan(context, template, plan)
         except MountRefused as problem:
             return StepFailure(kind=FailureKind.USER_CONFIG, reason=str(problem))

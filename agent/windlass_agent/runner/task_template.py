@@ -6,9 +6,10 @@ everything that does not depend on the attempt is here.
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from windlass_agent.core.isolation import HOME, USER, NodeIsolation, sandbox_plan
 from windlass_agent.core.mount_plan import with_node_mounts
 from windlass_agent.core.prefetch import updated_run_time
 from windlass_agent.core.run_plan import CommandPlan
@@ -21,6 +22,7 @@ from windlass_proto.model.specs import (
     Command,
     FullSpool,
     InputMapping,
+    Isolation,
     ShellLine,
     TaskSpec,
     task_from_json,
@@ -45,6 +47,10 @@ class TaskTemplate:
     """What becomes of output that the node has no room for."""
     outlive_s: float
     """How long its commands go on after the node's lease has ended."""
+    isolation: Isolation
+    """Of its commands; containers have their own."""
+    refusal: str
+    """Why this node cannot give that; "" = it can."""
     is_plain: bool
     """Nothing to prepare and nothing to upload: the keeper gets it at once."""
     run_time_s: float | None = None
@@ -67,6 +73,10 @@ class TaskTemplate:
             memory_bytes=self.needs.memory_bytes,
             on_full_spool=self.on_full_spool,
             outlive_s=self.outlive_s,
+            isolation=sandbox_plan(self.isolation),
+            pids=self.needs.pids,
+            open_files=self.needs.open_files,
+            cpu=self.needs.cpu,
         )
 
     def observe(self, run_time_s: float) -> None:
@@ -77,10 +87,16 @@ class TaskTemplates:
     """The templates of the tasks seen lately."""
 
     def __init__(
-        self, node: NodeVariables, *, kill_grace: timedelta, mounts: tuple[InputMapping, ...] = ()
+        self,
+        node: NodeVariables,
+        *,
+        kill_grace: timedelta,
+        mounts: tuple[InputMapping, ...] = (),
+        isolation: NodeIsolation | None = None,
     ) -> None:
         """`mounts`: what the node shows to every task without inputs of its own."""
         self._node, self._mounts = node, mounts
+        self._isolation = isolation or NodeIsolation()
         self._kill_grace_s = kill_grace.total_seconds()
         self._by_key: OrderedDict[TaskKey, TaskTemplate] = OrderedDict()
 
@@ -95,6 +111,12 @@ class TaskTemplates:
 
     def _make(self, batch: AssignmentBatch) -> TaskTemplate:
         spec = with_node_mounts(task_from_json(batch.spec), self._mounts)
+        profile = Isolation.DEV if spec.container else self._isolation.of(spec.isolation)
+        lacking = self._isolation.lacks.get(profile)
+        refusal = f"the node cannot give {profile} isolation: {lacking}" if lacking else ""
+        node = self._node
+        if profile is not Isolation.DEV:
+            node = replace(node, home=HOME, user=USER)
         return TaskTemplate(
             task_key=batch.task_key,
             job_id=batch.job_id,
@@ -106,11 +128,16 @@ class TaskTemplates:
             share=str(batch.task_key),
             on_full_spool=_on_full_spool(spec),
             outlive_s=spec.outlives_lease_for.total_seconds(),
-            is_plain=not (
-                spec.container or spec.package or spec.inputs or spec.outputs or spec.stdout or spec.stderr
-            ),
-            _shared_env=task_environment(self._node, batch, spec.env),
+            isolation=profile,
+            refusal=refusal,
+            is_plain=not (refusal or _needs_steps(spec)),
+            _shared_env=task_environment(node, batch, spec.env),
         )
+
+
+def _needs_steps(spec: TaskSpec) -> bool:
+    results = spec.outputs or spec.logs or spec.stdout or spec.stderr
+    return bool(spec.container or spec.package or spec.inputs or results)
 
 
 def _on_full_spool(spec: TaskSpec) -> str:

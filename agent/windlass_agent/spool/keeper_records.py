@@ -110,6 +110,8 @@ def _signal_name(number: int) -> str:
 
 def _judge_failed_start(failed: JsonRecord) -> _Judgement:
     program, number = failed["program"], failed["errno"]
+    if failed["at"] == "isolation":
+        return CANNOT_RUN, None, FailureKind.INFRA_PREPARE, program
     if failed["at"] != "command" or number in _SCARCE:
         why = os.strerror(number) if number else "not possible"
         return CANNOT_RUN, None, FailureKind.INFRA_PREPARE, f"{program}: {why}"

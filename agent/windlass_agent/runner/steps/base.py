@@ -86,6 +86,8 @@ class StepContext:
     """Of the node's, by name."""
     image: Image | None = None
     """Of a task that runs in a container: what its image was found to be."""
+    owner: int = 0
+    """User (and group) that the command runs as, and that its directories are given to; 0 = the agent's."""
     logins: dict[str, Login] = field(default_factory=dict, repr=False)
     """Stored logins that the task names, by their names."""
     cancelled: Event = field(default_factory=Event)

@@ -1,0 +1,53 @@
+"""The node's isolation as the agent's start finds and makes it, and its end takes it back."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from windlass_agent.core.isolation import NodeIsolation, UserRange, parse_user_range
+from windlass_agent.isolation.machine import choose_isolation
+from windlass_agent.isolation.metadata import block_metadata, unblock_metadata
+from windlass_agent.isolation.users import UserClaim, claim_users
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IsolationSettings:
+    """As in the settings of the same names."""
+
+    isolation: str
+    uid_range: str
+    metadata: str
+    slots: int
+
+
+class NodeIsolationInUse:
+    def __init__(self, isolation: NodeIsolation, claim: UserClaim | None, *, unprotected: str) -> None:
+        self.isolation, self._claim = isolation, claim
+        self.unprotected = unprotected
+        """Why metadata addresses are reachable; "" = they are not."""
+
+    def describe(self) -> str:
+        return "; ".join(part for part in (self.isolation.describe(), self.unprotected) if part)
+
+    def close(self, *, commands_ended: bool) -> None:
+        """Commands that go on keep their rules; the next agent here takes them over."""
+        if self._claim is None:
+            return
+        if commands_ended and not self.unprotected:
+            unblock_metadata(self._claim.users)
+        self._claim.close()
+
+
+def open_isolation(settings: IsolationSettings, state: Path) -> NodeIsolationInUse:
+    """Tries what the machine can do. Raises InvalidRequest when that is not what was asked for."""
+    whole = parse_user_range(settings.uid_range)
+    claim = claim_users(whole, state / "users") if os.geteuid() == 0 else None
+    users = claim.users if claim else UserRange(first=whole.first, count=whole.count)
+    isolation = choose_isolation(settings.isolation, state, users, slots=settings.slots)
+    if claim is None:
+        unprotected = "metadata addresses are not blocked: the agent does not run as root"
+    elif settings.metadata == "allowed":
+        unprotected = "metadata addresses are allowed"
+    else:
+        unprotected = block_metadata(users)
+    return NodeIsolationInUse(isolation, claim, unprotected=unprotected)
