@@ -20,6 +20,7 @@ from windlass_proto.errors import (
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import DEFAULT_CLUSTER, ClusterName, JobId, NodeId, TaskName
 from windlass_proto.model.resources import Resources
+from windlass_proto.model.secrets import Login, SecretKind, SecretStatus
 from windlass_proto.model.specs import (
     Argv,
     Command,
@@ -86,6 +87,7 @@ __all__ = [
     "LogMapping",
     "LogState",
     "LogStream",
+    "Login",
     "NodeId",
     "NodeState",
     "NodeStatus",
@@ -94,6 +96,8 @@ __all__ = [
     "Problem",
     "Profile",
     "Resources",
+    "SecretKind",
+    "SecretStatus",
     "ShellLine",
     "StorageProfile",
     "StorageProfiles",

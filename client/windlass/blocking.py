@@ -19,9 +19,11 @@ from windlass.profile import Profile, find_profile
 from windlass.quantities import format_exactly
 from windlass_proto.errors import Unavailable
 from windlass_proto.model.ids import DEFAULT_CLUSTER, ClusterName, JobId
+from windlass_proto.model.secrets import Login, SecretStatus
 from windlass_proto.model.specs import JobSpec
 from windlass_proto.model.states import JobState, LogStream
 from windlass_proto.model.status import ClusterStatus, InstanceStatus, JobStatus, LogChunk, NodeStatus
+from windlass_proto.model.storage import StorageProfile
 
 T = TypeVar("T")
 
@@ -144,6 +146,15 @@ class BlockingClient:
 
     def delete_cluster(self, name: str) -> None:
         self._run(self._client.delete_cluster(name))
+
+    def put_secret(self, name: str, value: StorageProfile | Login) -> SecretStatus:
+        return self._run(self._client.put_secret(name, value))
+
+    def secrets(self) -> tuple[SecretStatus, ...]:
+        return self._run(self._client.secrets())
+
+    def delete_secret(self, name: str) -> None:
+        self._run(self._client.delete_secret(name))
 
     def create_join_token(
         self,

@@ -17,12 +17,24 @@ from typing import Any, Self, TypeVar
 from windlass.channel import Connection, Patience
 from windlass.profile import Profile, find_profile
 from windlass_proto import convert
+from windlass_proto.checks import SpecLimits
+from windlass_proto.checks.secrets import check_secret
+from windlass_proto.checks.words import Findings
 from windlass_proto.errors import InvalidRequest, NotFound, Unavailable
 from windlass_proto.model.ids import DEFAULT_CLUSTER, ClusterName, JobId
+from windlass_proto.model.secrets import Login, SecretStatus, document_of
 from windlass_proto.model.specs import JobSpec
 from windlass_proto.model.states import JobState, LogStream
 from windlass_proto.model.status import ClusterStatus, InstanceStatus, JobStatus, LogChunk, NodeStatus
-from windlass_proto.v1 import clusters_pb2, clusters_pb2_grpc, jobs_pb2, jobs_pb2_grpc
+from windlass_proto.model.storage import StorageProfile
+from windlass_proto.v1 import (
+    clusters_pb2,
+    clusters_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    secrets_pb2,
+    secrets_pb2_grpc,
+)
 
 CALL_TIMEOUT = timedelta(seconds=30)
 """Of one try of one call."""
@@ -57,6 +69,7 @@ class Client:
         self._jobs = jobs_pb2_grpc.JobServiceStub(channel)
         self._clusters = clusters_pb2_grpc.ClusterServiceStub(channel)
         self._nodes = clusters_pb2_grpc.NodeServiceStub(channel)
+        self._secrets = secrets_pb2_grpc.SecretServiceStub(channel)
 
     @classmethod
     def open(cls, profile: Profile | None = None) -> Self:
@@ -308,6 +321,26 @@ class Client:
         )
         reply = await self._call(self._clusters.CreateJoinToken, request)
         return str(reply.token), convert.timestamp_from_wire(reply.expires_at)
+
+    async def put_secret(self, name: str, value: StorageProfile | Login) -> SecretStatus:
+        """Stores it under the name, in place of one of that name. It is never given back."""
+        kind, document = document_of(value)
+        findings = Findings()
+        check_secret(findings, name, kind, document, limits=SpecLimits())
+        findings.raise_if_any()
+        request = secrets_pb2.PutSecretRequest(
+            name=name, kind=convert.SECRET_KIND.to_wire(kind), document=document
+        )
+        return convert.secret_status_from_wire(await self._call(self._secrets.PutSecret, request))
+
+    async def secrets(self) -> tuple[SecretStatus, ...]:
+        """What is stored, without values."""
+        reply = await self._call(self._secrets.ListSecrets, secrets_pb2.ListSecretsRequest())
+        return tuple(convert.secret_status_from_wire(secret) for secret in reply.secrets)
+
+    async def delete_secret(self, name: str) -> None:
+        """Attempts that still need it fail. Raises NotFound."""
+        await self._call(self._secrets.DeleteSecret, secrets_pb2.DeleteSecretRequest(name=name))
 
     async def newest(self) -> JobStatus:
         """The job submitted last."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from windlass.cli import doctor, jobs, logs, nodes, store, submit, up
+from windlass.cli import doctor, jobs, logs, nodes, secrets, store, submit, up
 from windlass.cli.invocation import Invocation
 from windlass_proto import __version__
 from windlass_proto.errors import InvalidJob, WindlassError
@@ -79,6 +79,7 @@ for _command in (
     nodes.list_clusters,
     nodes.cluster_group,
     nodes.make_join_token,
+    secrets.secret_group,
     store.store,
     doctor.doctor,
 ):

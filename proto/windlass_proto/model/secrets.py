@@ -5,7 +5,7 @@ in it: only names of keys, which people have to see to mend it.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -75,6 +75,13 @@ def secrets_named_by(task: TaskSpec) -> tuple[NamedSecret, ...]:
     if task.container is not None and task.container.login:
         named.append(NamedSecret(field="container.login", name=task.container.login, kind=SecretKind.LOGIN))
     return tuple(named)
+
+
+def document_of(value: StorageProfile | Login) -> tuple[SecretKind, bytes]:
+    """How it is stored; `read_storage` and `read_login` are the way back."""
+    kind = SecretKind.STORAGE if isinstance(value, StorageProfile) else SecretKind.LOGIN
+    table = {field.name: getattr(value, field.name) for field in fields(value)}
+    return kind, json.dumps(table).encode()
 
 
 def read_storage(document: bytes) -> StorageProfile:
