@@ -1,9 +1,9 @@
 """A library that stands where NVIDIA's driver puts its own: machines with any GPUs, without any.
 
-It is NVML as its callers see it (`libnvidia-ml.so.1`), so that everything above it is the real thing. What the
-machine has stands in the variable FAKE_NVML, one character for each GPU: `w` a whole one, `l` one that has
-fallen off the bus, a digit one that is divided into so many parts; `d` alone: the driver is not loaded, `m`: the
-driver is of another version than its library.
+It is NVML as its callers see it (`libnvidia-ml.so.1`), so that everything above it is the real thing. What
+the machine has stands in the variable FAKE_NVML, one character for each GPU: `w` a whole one, `l` one that
+has fallen off the bus, a digit one that is divided into so many parts; `d` alone: the driver is not loaded,
+`m`: the driver is of another version than its library.
 """
 
 import shutil

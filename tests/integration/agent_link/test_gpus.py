@@ -25,7 +25,8 @@ def nvml(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 async def holds(system: SystemUnderTest, cluster: str, directory: Path, name: str) -> JobId:
     """A job that has one GPU, says which in the file `name`, and ends when `name.end` is there."""
     told = directory / name
-    line = f"echo $WINDLASS_GPUS > {told}.new; mv {told}.new {told}; until [ -e {told}.end ]; do sleep 0.05; done"
+    says = f"echo $WINDLASS_GPUS > {told}.new; mv {told}.new {told}"
+    line = f"{says}; until [ -e {told}.end ]; do sleep 0.05; done"
     async with system.client() as client:
         return await client.submit(a_job(cluster, line, resources=Resources(gpus=1)))
 
