@@ -99,7 +99,7 @@ class ContainerEngine(Protocol):
     def create(self, plan: ContainerPlan) -> tuple[str, ...]: ...
 
     def start(self, name: str) -> tuple[str, ...]:
-        """Its output becomes the program's until it ends; signals are not passed on."""
+        """Its output becomes the output of the program, which ends when it ends."""
 
     def terminate(self, name: str) -> tuple[str, ...]:
         """SIGTERM to its first process."""

@@ -36,7 +36,7 @@ class Docker:
         return (*create_arguments(plan), *init, plan.image, *plan.argv)
 
     def start(self, name: str) -> tuple[str, ...]:
-        return ("start", "--attach", "--sig-proxy=false", name)
+        return ("start", "--attach", name)
 
     def terminate(self, name: str) -> tuple[str, ...]:
         return ("kill", "--signal", "TERM", name)

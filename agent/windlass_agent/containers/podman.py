@@ -41,7 +41,7 @@ class Podman:
         return (*create_arguments(plan), "--pull", "never", *limits, *init, plan.image, *plan.argv)
 
     def start(self, name: str) -> tuple[str, ...]:
-        return ("start", "--attach", "--sig-proxy=false", name)
+        return ("start", "--attach", name)
 
     def terminate(self, name: str) -> tuple[str, ...]:
         return ("kill", "--signal", "TERM", name)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import structlog
 
+from windlass_agent.containers.outcome import image_digest_of
 from windlass_agent.core.attempt_phases import seq_of
 from windlass_agent.runner.departures import Departures
 from windlass_agent.runner.executor import EventSink, Executor, Intents, LogSink
@@ -81,9 +82,15 @@ class AttemptTable:
     def tell(self, attempt: LiveAttempt, what: Happening) -> None:
         self._events.tell(attempt.ref, what)
 
+    def started(self, attempt: LiveAttempt) -> Started:
+        """With what only the node knows about it."""
+        if attempt.template.spec.container is None:
+            return _STARTED
+        return Started(image_digest=image_digest_of(self._directory_of(attempt.ref)))
+
     def tell_again(self, attempt: LiveAttempt, from_seq: int) -> None:
-        if attempt.phase is AttemptPhase.RUNNING:
-            self._events.tell(attempt.ref, _STARTED)
+        if attempt.phase is AttemptPhase.RUNNING or attempt.template.spec.container is not None:
+            self._events.tell(attempt.ref, self.started(attempt))
         attempt.is_acknowledged = False
         ends = _log_ends(attempt)
         if ends is not None:

@@ -21,6 +21,8 @@ ARCHIVE_SUFFIXES = (
     *(".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar", ".zip"),
 )
 """Names that packages may have; what they are is told by their content."""
+FEWEST_OPEN_FILES = 16
+"""Three for input and output, and what loading a program's libraries needs."""
 RESERVED_ENV_PREFIX = "WINDLASS_"
 
 _NOT_OBJECTS = tuple(f"{scheme}://" for scheme in (*NETWORK_SCHEMES, LOCAL_SCHEME))
@@ -39,6 +41,10 @@ def check_task(findings: Findings, path: str, task: TaskSpec, *, limits: SpecLim
             _check_timeout(findings, f"{path}.{name}", timeout, limits=limits)
     _check_run_for(findings, f"{path}.run_for", task, limits=limits)
     _check_resources(findings, f"{path}.resources", task.resources, limits=limits)
+    if task.isolation and task.container:
+        findings.add(
+            f"{path}.isolation", "must not be given with container, whose runtime isolates it; leave it out"
+        )
     _check_env(findings, f"{path}.env", task.env, limits=limits)
     if task.package:
         _check_package(findings, f"{path}.package", task.package, limits=limits)
@@ -53,15 +59,9 @@ def check_task(findings: Findings, path: str, task: TaskSpec, *, limits: SpecLim
 
 def _refuse_unbuilt(findings: Findings, path: str, task: TaskSpec) -> None:
     """What can be said but is not carried out yet is refused, not ignored."""
-    needs = task.resources
     asked = {
         "logs": task.logs,
-        "storage": task.storage or any(given.storage for given in task.outputs),
-        "isolation": task.isolation,
-        "resources.pids": needs.pids,
-        "resources.open_files": needs.open_files,
-        "mounts": any(taken.storage for taken in task.inputs)
-        or any(given.destination.startswith(_NOT_OBJECTS) for given in task.outputs),
+        "outputs": any(given.destination.startswith(_NOT_OBJECTS) for given in task.outputs),
     }
     for field, value in asked.items():
         if value:
@@ -113,6 +113,14 @@ def _check_resources(findings: Findings, path: str, needs: Resources, *, limits:
     check_between(findings, f"{path}.cpu", needs.cpu, low=0, high=limits.cpu)
     check_between(findings, f"{path}.memory", needs.memory_bytes, low=0, high=limits.memory_bytes)
     check_between(findings, f"{path}.gpus", needs.gpus, low=0, high=limits.gpus)
+    check_between(findings, f"{path}.pids", needs.pids, low=0, high=limits.pids)
+    check_between(findings, f"{path}.open_files", needs.open_files, low=0, high=limits.open_files)
+    if 0 < needs.open_files < FEWEST_OPEN_FILES:
+        findings.add(
+            f"{path}.open_files",
+            f"must be at least {FEWEST_OPEN_FILES}, or 0 for the node's own limit (is {needs.open_files}):"
+            " programs would not start",
+        )
 
 
 def _check_env(findings: Findings, path: str, env: Mapping[str, str], *, limits: SpecLimits) -> None:

@@ -21,17 +21,17 @@ from windlass_proto.model.specs import (
 _TASK = TaskSpec(name=TaskName("t"), command=Argv(args=("true",)))
 _SAID = {
     "logs": replace(_TASK, logs=(LogMapping(source="a.log", destination="oss://b/logs/"),)),
-    "storage": replace(_TASK, storage="ours"),
+}
+_STORED = _SAID | {
     "isolation": replace(_TASK, isolation=Isolation.STRICT),
     "resources.pids": replace(_TASK, resources=Resources(pids=10)),
     "resources.open_files": replace(_TASK, resources=Resources(open_files=10)),
-}
-_STORED = _SAID | {
     "resources.gpus": replace(_TASK, resources=Resources(gpus=1)),
-    
+
     "container": replace(_TASK, container=Container(image="debian:12")),
     "input_locale": replace(_TASK, input_locale="GBK"),
     "input_locks": replace(_TASK, input_locks=True),
+    "storage": replace(_TASK, storage="ours"),
 }
 
 
