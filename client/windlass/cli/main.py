@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from windlass.cli import doctor, jobs, logs, nodes, secrets, store, submit, up
+from windlass.cli import doctor, jobs, logs, nodes, replay, secrets, store, submit, up
 from windlass.cli.invocation import Invocation
 from windlass_proto import __version__
 from windlass_proto.errors import InvalidJob, WindlassError
@@ -69,6 +69,7 @@ for _command in (
     jobs.list_jobs,
     jobs.show_job,
     logs.show_logs,
+    replay.replay,
     jobs.wait_for_job,
     jobs.stop_jobs,
     jobs.restart_job,
