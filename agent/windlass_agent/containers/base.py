@@ -68,6 +68,8 @@ class ContainerPlan:
     env_file: str
     id_file: str
     """Gets the container's id."""
+    gpus: tuple[str, ...] = ()
+    """Of the node's, by index or UUID; inside they are numbered from 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

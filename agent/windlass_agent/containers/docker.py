@@ -33,7 +33,9 @@ class Docker:
 
     def create(self, plan: ContainerPlan) -> tuple[str, ...]:
         init = ("--init",) if self.has_init else ()
-        return (*create_arguments(plan), *init, plan.image, *plan.argv)
+        # Quoted, as docker reads it as a line of a table.
+        gpus = ("--gpus", f'"device={",".join(plan.gpus)}"') if plan.gpus else ()
+        return (*create_arguments(plan), *gpus, *init, plan.image, *plan.argv)
 
     def start(self, name: str) -> tuple[str, ...]:
         return ("start", "--attach", name)

@@ -38,7 +38,9 @@ class Podman:
         # Its usual limit of processes is above what root may be allowed, which would be an error.
         limits = ("--ulimit", f"nproc={_PROCESSES}:{_PROCESSES}")
         init = ("--init",) if self.has_init else ()
-        return (*create_arguments(plan), "--pull", "never", *limits, *init, plan.image, *plan.argv)
+        # By the names of the device interface that nvidia-ctk writes down for the machine.
+        gpus = [word for name in plan.gpus for word in ("--device", f"nvidia.com/gpu={name}")]
+        return (*create_arguments(plan), "--pull", "never", *limits, *gpus, *init, plan.image, *plan.argv)
 
     def start(self, name: str) -> tuple[str, ...]:
         return ("start", "--attach", name)

@@ -37,6 +37,7 @@ class ContainerRun:
     network: str
     mounts: tuple[ContainerMount, ...]
     limits: ContainerLimits
+    gpus: tuple[str, ...] = ()
 
 
 def write_run(engine: ContainerEngine, run: ContainerRun) -> None:
@@ -59,6 +60,7 @@ def write_run(engine: ContainerEngine, run: ContainerRun) -> None:
         limits=run.limits,
         env_file=str(env_file),
         id_file=str(id_file),
+        gpus=run.gpus,
     )
     document = {
         "program": engine.program,

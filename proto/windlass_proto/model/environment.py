@@ -99,8 +99,12 @@ def attempt_environment(
 
 
 def environment_inside(env: Mapping[str, str], user_env: Mapping[str, str]) -> dict[str, str]:
-    """`env` of an attempt on the node itself, as its container has it; what the user says stays."""
+    """`env` of an attempt on the node itself, as its container has it; what the user says stays. Its GPUs are
+    numbered anew, as there are no others inside."""
     own = {name: value for name, value in _IN_CONTAINER.items() if name not in user_env}
+    if env.get("WINDLASS_GPUS"):
+        gpus = env["WINDLASS_GPUS"].split(",")
+        own["CUDA_VISIBLE_DEVICES"] = ",".join(str(number) for number in range(len(gpus)))
     return {**env, **own, "WINDLASS_WORK_DIR": CONTAINER_WORK_DIR}
 
 

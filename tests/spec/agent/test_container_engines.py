@@ -66,6 +66,13 @@ def test_podman_makes_the_same_from_what_is_there_already() -> None:
     assert PODMAN.create(PLAN) == expected
 
 
+def test_a_container_has_the_gpus_of_its_attempt_and_no_others() -> None:
+    plan = replace(PLAN, gpus=("1", "GPU-ab12"))
+    assert DOCKER.create(plan) == (*SHARED, "--gpus", '"device=1,GPU-ab12"', "--init", *COMMAND)
+    given = ("--device", "nvidia.com/gpu=1", "--device", "nvidia.com/gpu=GPU-ab12")
+    assert PODMAN.create(plan)[-len(COMMAND) - 4 :] == (*given, *COMMAND)
+
+
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
 def test_what_is_not_limited_is_not_mentioned(engine: ContainerEngine) -> None:
     limits = ContainerLimits(cpu=0, memory_bytes=0, pids=0, open_files=0)

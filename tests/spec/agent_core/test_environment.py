@@ -3,7 +3,12 @@
 from dataclasses import replace
 
 from windlass_proto.model.assignments import AssignmentBatch
-from windlass_proto.model.environment import NodeVariables, attempt_environment, task_environment
+from windlass_proto.model.environment import (
+    NodeVariables,
+    attempt_environment,
+    environment_inside,
+    task_environment,
+)
 from windlass_proto.model.ids import AttemptRef, ClusterName, Fence, JobId, TaskKey, TaskName
 
 NODE = NodeVariables(
@@ -122,3 +127,10 @@ def test_a_command_that_was_given_no_gpu_sees_none_whatever_its_user_says() -> N
 def test_a_node_that_gives_no_gpus_hides_none() -> None:
     assert gpu_variables(False) == {}
     assert gpu_variables(False, CUDA_VISIBLE_DEVICES="0") == {"CUDA_VISIBLE_DEVICES": "0"}
+
+
+def test_in_a_container_gpus_are_numbered_from_0_and_there_is_no_other() -> None:
+    inside = environment_inside({"WINDLASS_GPUS": "3,5", "CUDA_VISIBLE_DEVICES": "3,5"}, {})
+    assert (inside["CUDA_VISIBLE_DEVICES"], inside["WINDLASS_GPUS"]) == ("0,1", "3,5")
+    without = {"WINDLASS_GPUS": "", "CUDA_VISIBLE_DEVICES": ""}
+    assert environment_inside(without, {})["CUDA_VISIBLE_DEVICES"] == ""

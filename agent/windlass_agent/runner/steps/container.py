@@ -61,6 +61,7 @@ class ContainerStep:
             network="none" if context.spec.isolation is Isolation.STRICT else "host",
             mounts=_mounts(context),
             limits=self._limits(context),
+            gpus=context.gpus,
         )
         try:
             write_run(self._containers.engine(), run)
