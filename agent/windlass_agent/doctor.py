@@ -15,6 +15,8 @@ from pathlib import Path
 from windlass_agent.config import DiskSettings
 from windlass_agent.core.disk_pressure import DiskFloor
 from windlass_agent.link.identity import load_identity
+from windlass_agent.mounts.fuse_daemon import find_rclone
+from windlass_agent.mounts.kernel import why_not_mountable
 from windlass_agent.runner.cgroups import CgroupTrees, read_trees
 from windlass_agent.spool.disk_space import disk_space
 from windlass_agent.spool.intents import IntentJournal
@@ -92,6 +94,7 @@ def diagnose(state: StateDir) -> Iterator[Finding]:
     yield _evidence(state)
     yield _room(state)
     yield _fuse(Path("/dev/fuse"))
+    yield _inputs(why_not_mountable(find_rclone()))
     yield from _limits()
 
 
@@ -259,6 +262,12 @@ def _fuse(device: Path) -> Finding:
     if device.exists() and os.access(device, os.R_OK | os.W_OK):
         return good("fuse", device, "it can be used")
     return note("fuse", device, "it cannot be used: nothing can be mounted, inputs are copied")
+
+
+def _inputs(why_not: str) -> Finding:
+    if why_not:
+        return note("inputs", "mount", f"they are copied down before a command starts: {why_not}")
+    return good("inputs", "mount", "they are mounted")
 
 
 def _limits() -> Iterator[Finding]:
