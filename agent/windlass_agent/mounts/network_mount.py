@@ -60,7 +60,9 @@ class NetworkMounts:
     def command(
         self, location: NetworkLocation, mapping: InputMapping, point: Path, *, locks: bool
     ) -> list[str]:
-        if not any(fnmatchcase(location.host.lower(), allowed.lower()) for allowed in self._policy.hosts):
+        host = location.host.lower()
+        hosts = [allowed.lower() for allowed in self._policy.hosts]
+        if host not in hosts and not any(fnmatchcase(host, allowed) for allowed in hosts):
             shown = ", ".join(self._policy.hosts) or "none"
             raise BadMapping(
                 f"input {location}: this node mounts nothing from {location.host}"

@@ -45,6 +45,7 @@ class Attempt:
     root: Path
     s3: S3Server
     mounter: InputMounter
+    way: InputWay = InputWay.MOUNT
 
     @property
     def work(self) -> Path:
@@ -110,7 +111,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 def _attempt(root: Path, s3: S3Server, way: InputWay) -> Iterator[Attempt]:
     if way is InputWay.MOUNT and why_not():
         pytest.skip(f"nothing can be mounted here: {why_not()}")
-    attempt = Attempt(root=root, s3=s3, mounter=a_mounter(way))
+    attempt = Attempt(root=root, s3=s3, mounter=a_mounter(way), way=way)
     yield attempt
     attempt.mounter.release(root)
     assert attempt.mounts() == []

@@ -6,7 +6,7 @@ from threading import Event
 
 import pytest
 
-from tests.conformance.mounts.conftest import Attempt
+from tests.conformance.mounts.conftest import Attempt, a_mounter
 from windlass_agent.mounts.base import BadMapping, TransferCancelled
 from windlass_proto.model.storage import StorageProfiles
 
@@ -123,3 +123,16 @@ def _objects(directory: Path) -> dict[str, bytes]:
         for path in directory.rglob("*")
         if path.is_file()
     }
+
+
+def test_a_directory_of_the_node_is_seen_where_that_is_allowed(attempt: Attempt, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "f").write_text("local")
+    with pytest.raises(BadMapping, match=r"local\.directories"):
+        attempt.mount((f"file://{here}", "in"))
+    attempt.mounter = a_mounter(attempt.way, local=(here,))
+    attempt.mount((f"file://{here}", "in"))
+    assert (attempt.work / "in/f").read_text() == "local"
+    attempt.mounter.release(attempt.root)
+    assert (here / "f").read_text() == "local"

@@ -126,6 +126,15 @@ def test_the_agents_environment_does_not_reach_rclone(
     assert b"AWS_CA_BUNDLE" not in environ
 
 
+def test_a_directory_of_the_node_is_read_only_for_root_too(mounted: Attempt, tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    mounted.mounter = a_mounter(InputWay.MOUNT, local=(here,))
+    mounted.mount((f"file://{here}", "in"))
+    with pytest.raises(OSError, match="Read-only"):
+        (mounted.work / "in/new").touch()
+
+
 def test_a_daemon_that_dies_spoils_the_attempt_and_is_cleared_away(mounted: Attempt) -> None:
     mounted.mount(("oss://data/small/", "in"))
     os.kill(mounted.daemon_pid(), signal.SIGKILL)
