@@ -40,7 +40,8 @@ class Outcome:
 def unpack_archive(
     archive: IO[bytes], directory: Path, limits: Limits, *, is_cancelled: Callable[[], bool]
 ) -> Outcome:
-    """Fills the existing, empty directory; its owner owns what is in it. Raises OSError."""
+    """Fills the existing directory; its owner owns what is in it. Directories may be there already, of inputs
+    and outputs. Raises OSError."""
     with _owner_without_rights(directory) as owner:
         told = replace(limits, libraries=_directory_of_zstandard())
         if owner is not None:
@@ -89,8 +90,8 @@ def _owner_without_rights(directory: Path) -> Iterator[tuple[int, int] | None]:
     if about.st_uid != 0:
         yield about.st_uid, about.st_gid
         return
-    os.chown(directory, _NOBODY, _NOBODY)
     try:
+        _give_all(directory, _NOBODY, _NOBODY)
         yield _NOBODY, _NOBODY
     finally:
         _give_all(directory, about.st_uid, about.st_gid)

@@ -198,7 +198,9 @@ def test_what_is_unpacked_belongs_to_the_owner_of_its_directory(tmp_path: Path) 
     for owner in (0, 12345):
         out = tmp_path / f"of-{owner}"
         out.mkdir()
+        (out / "d").mkdir()  # made for an output, say
         os.chown(out, owner, owner)
+        os.chown(out / "d", owner, owner)
         assert run_unpacker(archive, out) == DONE
         found = {out, *out.rglob("*")}
         assert {(path.lstat().st_uid, path.lstat().st_gid) for path in found} == {(owner, owner)}
