@@ -26,6 +26,10 @@ class SpecLimits:
     cpu: float = 4096
     memory_bytes: int = 1 << 50
     gpus: int = 1024
+    pids: int = 4_194_304
+    """The most that Linux can count."""
+    open_files: int = 1_048_576
+    """The most that Linux allows a process unless told otherwise."""
     command_bytes: int = 100_000
     """Over all arguments; Linux starts nothing with a single one above 128 KiB."""
     arguments: int = 10_000
