@@ -25,9 +25,10 @@ class S3Server:
     root: Path
     """Buckets are its directories."""
     endpoint: str
+    secret: str = _SECRET
 
-    def profile(self, *, secret_key: str = _SECRET) -> StorageProfile:
-        return StorageProfile(endpoint=self.endpoint, access_key=_KEY, secret_key=secret_key)
+    def profile(self, *, secret_key: str = "") -> StorageProfile:
+        return StorageProfile(endpoint=self.endpoint, access_key=_KEY, secret_key=secret_key or self.secret)
 
     def profiles(self) -> StorageProfiles:
         return StorageProfiles(by_scheme=dict.fromkeys(("oss", "cos", "s3"), self.profile()))
@@ -51,7 +52,7 @@ class S3Server:
             endpoint_url=self.endpoint,
             region_name="us-east-1",
             aws_access_key_id=_KEY,
-            aws_secret_access_key=_SECRET,
+            aws_secret_access_key=self.secret,
         )
         try:
             return int(client.head_object(Bucket=bucket, Key=key)["ContentLength"])
@@ -66,25 +67,25 @@ class S3Server:
         schemes = "\n".join(f'{scheme} = "test"' for scheme in ("oss", "cos", "s3"))
         path.write_text(
             f"[schemes]\n{schemes}\n[profiles.test]\n"
-            f'endpoint = "{self.endpoint}"\naccess_key = "{_KEY}"\nsecret_key = "{_SECRET}"\n'
+            f'endpoint = "{self.endpoint}"\naccess_key = "{_KEY}"\nsecret_key = "{self.secret}"\n'
         )
         return path
 
 
 @contextmanager
-def s3_server(root: Path) -> Iterator[S3Server]:
+def s3_server(root: Path, *, secret: str = _SECRET) -> Iterator[S3Server]:
     """Buckets must exist as directories of `root`, or be made through the API."""
     address = f"127.0.0.1:{free_port()}"
     env = {name: value for name, value in os.environ.items() if name not in _REFUSED_BY_RCLONE}
     command = [
         *(str(Path(sys.executable).with_name("rclone")), "serve", "s3"),
-        *("--addr", address, "--auth-key", f"{_KEY},{_SECRET}", "--dir-cache-time", "100ms"),
+        *("--addr", address, "--auth-key", f"{_KEY},{secret}", "--dir-cache-time", "100ms"),
         *("--config", os.devnull, str(root)),
     ]
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             _wait_for(address, server)
-            yield S3Server(root=root, endpoint=f"http://{address}")
+            yield S3Server(root=root, endpoint=f"http://{address}", secret=secret)
         finally:
             server.kill()
 
