@@ -168,6 +168,23 @@ def test_a_use_of_a_token_that_is_taken_meanwhile_is_seen(two: tuple[Store, Stor
     assert looks == [1, 0]
 
 
+def test_two_claims_at_once_for_one_node_do_not_get_the_same_gpu(two: tuple[Store, Store]) -> None:
+    """Its poll went to another coordinator when the first one was slow."""
+    node_key = a_node(two[0], cluster := a_cluster(two[0]))
+    for name in ("a", "b"):
+        a_job(two[0], cluster, a_task(name, resources=Resources(gpus=FACTS.gpus)), name=name)
+
+    def claim_both(tx: Transaction) -> list[int]:
+        node = the(tx.node_view(node_key))
+        here, there = tx.claimable(node, limit=2, gpus=FACTS.gpus)
+        claimed = tx.claim(node, [(here, 0, 1)], poll_seq=1, now=NOW)
+        meanwhile = two[1].run_now(lambda tx: tx.claim(node, [(there, 0, 1)], poll_seq=1, now=NOW))
+        return [len(claimed), len(meanwhile)]
+
+    assert two[0].run_now(claim_both) == [1, 0]
+    assert two[1].run_now(lambda tx: tx.gpus_in_use(node_key)) == FACTS.gpus
+
+
 def test_a_drain_that_comes_while_a_silent_node_returns_is_seen(two: tuple[Store, Store]) -> None:
     node_key = a_node(two[0], a_cluster(two[0]))
     two[0].run_now(lambda tx: mark_silent(tx, node_key, now=NOW))
