@@ -22,6 +22,7 @@ from windlass_coordinator.stores.base import Credential, RoleLost, Store, Transa
 from windlass_coordinator.stores.postgres.sessions import connect
 from windlass_proto.errors import Conflict, Denied, Unavailable
 from windlass_proto.model.ids import DEFAULT_TENANT, JobId, NodeKey
+from windlass_proto.model.resources import Resources
 from windlass_proto.model.states import JobState, NodeState
 
 
