@@ -12,6 +12,12 @@ from windlass_proto.v1 import agent_pb2, clusters_pb2, jobs_pb2
 
 Metadata = Sequence[tuple[str, str]]
 DEADLINE_S = 30.0
+_CLIENTS_OWN = "Internal error from Core"
+"""What the client library says when the answer came while it was still sending: no word of the server's."""
+
+
+class _NotTold(Exception):
+    """How the server has ended the call was lost here."""
 
 
 def methods() -> list[tuple[str, bool, bool]]:
@@ -40,6 +46,13 @@ class RawCalls:
 
     async def code_of(self, path: str, request: bytes, *, streams: tuple[bool, bool]) -> grpc.StatusCode:
         """How a call ends; one that goes on is cancelled after its first reply."""
+        while True:
+            try:
+                return await self._code_of(path, request, streams=streams)
+            except _NotTold:
+                continue
+
+    async def _code_of(self, path: str, request: bytes, *, streams: tuple[bool, bool]) -> grpc.StatusCode:
         form = {
             (False, False): self._channel.unary_unary,
             (False, True): self._channel.unary_stream,
@@ -54,6 +67,8 @@ class RawCalls:
             else:
                 await call
         except grpc.aio.AioRpcError as refused:
+            if refused.details() == _CLIENTS_OWN:
+                raise _NotTold from refused
             return refused.code()
         except TimeoutError:
             pass
