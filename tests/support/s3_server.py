@@ -73,14 +73,14 @@ class S3Server:
 
 
 @contextmanager
-def s3_server(root: Path, *, secret: str = _SECRET) -> Iterator[S3Server]:
-    """Buckets must exist as directories of `root`, or be made through the API."""
+def s3_server(root: Path, *options: str, secret: str = _SECRET) -> Iterator[S3Server]:
+    """Buckets must exist as directories of `root`, or be made through the API. `options`: of rclone."""
     address = f"127.0.0.1:{free_port()}"
     env = {name: value for name, value in os.environ.items() if name not in _REFUSED_BY_RCLONE}
     command = [
         *(str(Path(sys.executable).with_name("rclone")), "serve", "s3"),
         *("--addr", address, "--auth-key", f"{_KEY},{secret}", "--dir-cache-time", "100ms"),
-        *("--config", os.devnull, str(root)),
+        *("--config", os.devnull, *options, str(root)),
     ]
     with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
