@@ -296,9 +296,9 @@ def _inputs(form: TaskForm) -> tuple[InputMapping, ...]:
 
 def _outputs(form: TaskForm) -> tuple[OutputMapping, ...]:
     return tuple(
-        OutputMapping(source=directory, destination=url)
-        for directory, urls in (form.outputs or {}).items()
-        for url in urls
+        OutputMapping(source=directory, destination=target.destination, storage=target.storage)
+        for directory, targets in (form.outputs or {}).items()
+        for target in targets
     )
 
 

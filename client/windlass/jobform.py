@@ -70,6 +70,17 @@ class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class TargetForm(_Form):
+    destination: str
+    storage: str = ""
+
+
+def _targets(value: object) -> object:
+    """A URL, a URL with its storage, or a list of either."""
+    several = value if isinstance(value, list) else [value]
+    return [{"destination": one} if isinstance(one, str) else one for one in several]
+
+
 _Targets = dict[str, Annotated[list[str], BeforeValidator(_names)]]
 
 
@@ -112,7 +123,7 @@ class TaskForm(_Form):
     stderr: str | None = None
     inputs: _Targets | None = None
     mounts: list[MountForm] | None = None
-    outputs: _Targets | None = None
+    outputs: dict[str, Annotated[list[TargetForm], BeforeValidator(_targets)]] | None = None
     logs: _Targets | None = None
     storage: str | None = None
     input_locale: str | None = None
@@ -141,9 +152,10 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "resources": tuple(ResourcesForm.model_fields),
     "container": tuple(ContainerForm.model_fields),
     "mounts": tuple(MountForm.model_fields),
+    "outputs": tuple(TargetForm.model_fields),
 }
 
-_PARTS = ("resources", "container", "mounts")
+_PARTS = ("resources", "container", "mounts", "outputs")
 
 _MESSAGES = {
     "int_type": "must be a whole number",
@@ -181,6 +193,8 @@ def _message(entry: ErrorDetails, place: Sequence[int | str]) -> str:
     match entry["type"]:
         case "extra_forbidden":
             return _unknown_field(str(place[-1]), _fields_at(place))
+        case "missing":
+            return "must be given"
         case "value_error":
             return str(entry["ctx"]["error"])
         case "list_type" if "command" not in place:

@@ -219,3 +219,35 @@ def test_merging_changes_neither_side() -> None:
 def test_one_source_may_be_mapped_to_several_places() -> None:
     job = planned('{name: x, tasks: {a: {shell: x, inputs: {"oss://b/in/": [one, two]}}}}')
     assert [mapping.destination for mapping in job.spec.tasks[0].inputs] == ["one", "two"]
+
+
+def test_an_output_may_name_the_stored_storage_that_it_goes_to() -> None:
+    job = planned(
+        """
+        name: x
+        tasks:
+          a:
+            shell: x
+            storage: ours
+            mounts: [{source: "oss://b/in/", destination: in, storage: theirs}]
+            outputs:
+              one: {destination: "oss://b/1/", storage: backup}
+              two: ["oss://b/2/", {destination: "s3://b/3/"}]
+        """
+    )
+    task = job.spec.tasks[0]
+    assert (task.storage, task.inputs[0].storage) == ("ours", "theirs")
+    assert task.outputs == (
+        OutputMapping(source="one", destination="oss://b/1/", storage="backup"),
+        OutputMapping(source="two", destination="oss://b/2/"),
+        OutputMapping(source="two", destination="s3://b/3/"),
+    )
+
+
+def test_a_wrong_output_is_named_by_its_place() -> None:
+    text = '{name: x, tasks: {a: {shell: x, outputs: {o: 5, p: {url: "oss://b/"}}}}}'
+    assert problems(text) == [
+        "tasks.a.outputs.o[0]: must be a mapping (is 5)",
+        "tasks.a.outputs.p[0].destination: must be given",
+        "tasks.a.outputs.p[0].url: unknown field; known are destination, storage",
+    ]
