@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from windlass_proto.checks.container import check_container
 from windlass_proto.checks.limits import SpecLimits
+from windlass_proto.checks.logs import check_logs
 from windlass_proto.checks.mappings import (
     check_input_locale,
     check_mappings,
@@ -53,6 +54,7 @@ def check_task(findings: Findings, path: str, task: TaskSpec, *, limits: SpecLim
             check_object_directory(findings, f"{path}.{field}", url, limits=limits)
     check_mappings(findings, path, task, limits=limits)
     check_input_locale(findings, f"{path}.input_locale", task)
+    check_logs(findings, f"{path}.logs", task, limits=limits)
     check_container(findings, f"{path}.container", task, limits=limits)
     _refuse_unbuilt(findings, path, task)
 

@@ -79,10 +79,13 @@ async def test_a_failed_commands_results_are_uploaded_too(system: SystemUnderTes
 
 
 async def test_results_that_cannot_be_uploaded_fail_the_attempt(system: SystemUnderTest) -> None:
-    ended = await system.run("attempts", "true", stdout="oss://no-such-bucket/logs/")
+    ended = await system.run(
+        "attempts", "true", stdout="oss://no-such-bucket/logs/", upload_timeout=timedelta(seconds=2)
+    )
     (attempt,) = ended.instances[0].attempts
     assert (ended.state, attempt.failure) == (JobState.FAILED, FailureKind.OUTPUT)
     assert "NoSuchBucket" in attempt.reason
+    assert "not done within 2 s (upload_timeout)" in attempt.reason
 
 
 @needs_root

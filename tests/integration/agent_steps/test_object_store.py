@@ -1,6 +1,5 @@
 """Copying directories and files between a node and a real S3 server."""
 
-import io
 from pathlib import Path
 from threading import Event
 
@@ -49,25 +48,6 @@ def test_a_source_that_is_one_object_becomes_a_file(s3: S3Server, store: Storage
 def test_a_directory_with_nothing_in_it_stays_empty(store: Storage, tmp_path: Path) -> None:
     store.fetch_directory(parse_object_url("oss://bucket/nothing/"), tmp_path, cancelled=NOT_CANCELLED)
     assert files_below(tmp_path) == {}
-
-
-def test_regular_files_go_up_and_links_do_not(s3: S3Server, store: Storage, tmp_path: Path) -> None:
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep/a.txt").write_text("a")
-    (tmp_path / "big.bin").write_bytes(b"x" * (17 << 20))  # more than one part
-    (tmp_path / "link").symlink_to("/etc/passwd")
-    (tmp_path / "dirlink").symlink_to("/etc")
-    store.store_directory(tmp_path, parse_object_url("oss://bucket/up"), cancelled=NOT_CANCELLED)
-    found = files_below(s3.root / "bucket/up")
-    assert found.keys() == {"deep/a.txt", "big.bin"}
-    assert len(found["big.bin"]) == 17 << 20
-
-
-def test_a_stream_becomes_an_object(s3: S3Server, store: Storage) -> None:
-    store.store_stream(
-        io.BytesIO(b"lines"), parse_object_url("oss://bucket/logs/stdout.1"), cancelled=NOT_CANCELLED
-    )
-    assert s3.get("bucket/logs/stdout.1") == b"lines"
 
 
 @pytest.mark.parametrize("url", ["oss://no-such-bucket/a/", "oss://Not_A_Bucket/a/"])

@@ -9,10 +9,13 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
+from windlass_agent.containers.base import EngineSetting
+from windlass_agent.containers.node_containers import NodeContainers
+from windlass_agent.core.output_gate import Grant, Wish
 from windlass_agent.core.run_plan import CommandPlan
 from windlass_agent.mounts import Storages
 from windlass_agent.mounts.base import ObjectIdentity, Storage
@@ -24,6 +27,7 @@ from windlass_agent.runner.step_runner import FinalRecord, StepRunner
 from windlass_agent.runner.steps import threads
 from windlass_agent.runner.steps.base import StepContext, StepFailure, StepSettings
 from windlass_agent.runner.steps.clock import in_words
+from windlass_agent.runner.steps.container import ContainerStep
 from windlass_agent.runner.steps.secrets import SecretsStep
 from windlass_agent.runner.task_template import TaskTemplate, TaskTemplates
 from windlass_proto.model.assignments import AssignmentBatch
@@ -34,6 +38,7 @@ from windlass_proto.model.secrets import OpenedSecret
 from windlass_proto.model.specs import Argv, InputMapping, OutputMapping, TaskSpec, task_to_json
 from windlass_proto.model.storage import ObjectLocation, StorageProfiles
 
+NO_ENGINE = EngineSetting(engine="none", socket="", options=())
 SOON = timedelta(seconds=1)
 LATER = timedelta(hours=1)
 REF = AttemptRef(task_key=TaskKey(1), index=0, attempt=1, fence=Fence(1))
@@ -44,6 +49,19 @@ class NoSecrets:
 
     async def fetch(self, ref: AttemptRef) -> Sequence[OpenedSecret]:
         raise AssertionError(f"nothing is to be fetched for {ref}")
+
+
+class OpenGate:
+    """The node's lease holds."""
+
+    async def held(self) -> None:
+        return
+
+    def check(self) -> None:
+        return
+
+    async def commit(self, wish: Wish) -> Grant:
+        raise AssertionError(f"nothing here gets as far as {wish}")
 
 
 class HungStore:
@@ -63,10 +81,12 @@ class HungStore:
     def fetch_file(self, source: ObjectLocation, path: Path, *, cancelled: Event) -> None:
         self._hang()
 
-    def store_directory(self, directory: Path, target: ObjectLocation, *, cancelled: Event) -> None:
-        self._hang()
+    @property
+    def outputs(self) -> "HungStore":
+        """It hangs at the first step of an upload."""
+        return self
 
-    def store_stream(self, stream: BinaryIO, target: ObjectLocation, *, cancelled: Event) -> None:
+    def send_all(self, *_: object, **__: object) -> None:
         self._hang()
 
     def identity_of(self, source: ObjectLocation) -> ObjectIdentity:
@@ -134,6 +154,8 @@ def a_runner(store: HungStore, root: Path, **limits: timedelta) -> StepRunner:
         store,
         settings,
         mounter=CopiedInputs("the store is none that can be mounted", local=LocalDirectories([])),
+        containers=ContainerStep(NodeContainers(NO_ENGINE, home=root / "containers", place="p"), pids_max=0),
+        gate=OpenGate(),
         packages=PackageCache(root / "packages", limit_bytes=0),
         secrets=SecretsStep(NoSecrets(), Storages(StorageProfiles(by_scheme={}), threads=1)),
         directory_of=lambda _ref: root / "attempt",

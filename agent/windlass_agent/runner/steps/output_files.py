@@ -111,7 +111,7 @@ def _text(path: str) -> str:
         path.encode()
     except UnicodeEncodeError:
         shown = path.encode(errors="backslashreplace").decode()
-        raise BadMapping(f"the output file {shown!r} has a name that is not UTF-8; rename it") from None
+        raise BadMapping(f"the output file '{shown}' has a name that is not UTF-8; rename it") from None
     return path
 
 

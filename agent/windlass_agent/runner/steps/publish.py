@@ -45,21 +45,21 @@ async def publish_outputs(context: StepContext, journal: OutputJournal, *, of_fa
     publication = _Publication(context, journal)
     manifest = await in_thread(publication.stage)
     data = manifest.data()
-    if not journal.is_published:
-        reach("agent.outputs.before_commit")
-        grant = await context.gate.commit(
-            Wish(
-                ref=context.ref,
-                manifest_digest=digest_of(data),
-                files=manifest.count,
-                size_bytes=manifest.size_bytes,
-                of_failed_command=of_failed_command,
-            )
+    reach("agent.outputs.before_commit")
+    grant = await context.gate.commit(
+        Wish(
+            ref=context.ref,
+            manifest_digest=digest_of(data),
+            files=manifest.count,
+            size_bytes=manifest.size_bytes,
+            of_failed_command=of_failed_command,
         )
-        if not grant.granted:
-            raise BadMapping(f"the outputs may not be published: {grant.reason}")
-        reach("agent.outputs.after_commit")
-        supersedes = journal.note_granted(supersedes=grant.supersedes)
+    )
+    if not grant.granted:
+        raise BadMapping(f"the outputs may not be published: {grant.reason}")
+    reach("agent.outputs.after_commit")
+    supersedes = journal.note_granted(supersedes=grant.supersedes)
+    if not journal.is_published:
         await in_thread(partial(publication.publish, manifest, supersedes=supersedes))
     await in_thread(partial(publication.finish, manifest, data))
 
