@@ -41,19 +41,48 @@ int nvmlDeviceGetMigDeviceHandleByIndex(void *device, unsigned place, void **par
   return OK;
 }
 int nvmlDeviceGetUUID(void *device, char *uuid, unsigned size) {
-  snprintf(uuid, size, "MIG-%ld-%ld", (long)device % 100 - 1, (long)device / 100 - 1);
+  long number = (long)device % 100 - 1, part = (long)device / 100 - 1;
+  if (part < 0) snprintf(uuid, size, "GPU-00000000-0000-0000-0000-%012lx", number);
+  else snprintf(uuid, size, "MIG-%ld-%ld", number, part);
   return OK;
 }
+"""
+
+_CUDA_SOURCE = r"""
+#include <stdlib.h>
+#include <string.h>
+enum { OK = 0, NO_DEVICE = 100 };
+static int numbers[16], count;
+int cuInit(unsigned flags) {
+  const char *said = getenv("FAKE_CUDA_SEES") ? getenv("FAKE_CUDA_SEES") : getenv("CUDA_VISIBLE_DEVICES");
+  for (; said && *said && count < 16; said = strchr(said, ',') ? strchr(said, ',') + 1 : "")
+    numbers[count++] = atoi(said);
+  return count ? OK : NO_DEVICE;
+}
+int cuDeviceGetCount(int *how_many) { *how_many = count; return OK; }
+int cuDeviceGet(int *device, int place) { *device = numbers[place]; return OK; }
+int cuDeviceGetUuid_v2(char *uuid, int device) { memset(uuid, 0, 15); uuid[15] = device; return OK; }
 """
 
 
 def build(directory: Path) -> str:
     """Where the library is, for LD_LIBRARY_PATH; it is found when a program is started with that."""
+    return _compile(directory, "libnvidia-ml.so.1", _SOURCE)
+
+
+def build_cuda(directory: Path) -> str:
+    """The few calls of CUDA's driver that tell which GPUs a process sees: those of CUDA_VISIBLE_DEVICES, or,
+    as if it did not heed that, those of FAKE_CUDA_SEES."""
+    return _compile(directory, "libcuda.so.1", _CUDA_SOURCE)
+
+
+def _compile(directory: Path, name: str, text: str) -> str:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        pytest.skip("no C compiler here: NVML cannot be stood in for")
-    source = directory / "nvml.c"
-    source.write_text(_SOURCE)
-    library = directory / "libnvidia-ml.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source], check=True, capture_output=True)
+        pytest.skip("no C compiler here: the driver's libraries cannot be stood in for")
+    source = directory / f"{name}.c"
+    source.write_text(text)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", directory / name, source], check=True, capture_output=True
+    )
     return str(directory)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +77,16 @@ def test_commands_see_only_what_they_were_given_when_the_node_has_gpus_or_says_t
     assert NodeGpus(names=("0",)).are_given_out
     assert NodeGpus(is_said=True).are_given_out
     assert not NodeGpus().are_given_out
+
+
+@pytest.mark.parametrize(("cuda_sees", "exit_code"), [(None, 0), ("0", 1), ("", 1)])
+def test_the_probe_for_real_machines_tells_whether_commands_see_what_they_were_given(
+    tmp_path: Path, cuda_sees: str | None, exit_code: int
+) -> None:
+    fake_nvml.build(tmp_path)
+    environment = {"LD_LIBRARY_PATH": fake_nvml.build_cuda(tmp_path), "FAKE_NVML": "ww"}
+    if cuda_sees is not None:
+        environment["FAKE_CUDA_SEES"] = cuda_sees
+    probe = [sys.executable, "-m", "tests.hardware.gpu_probe"]
+    done = subprocess.run(probe, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count("right:") == 5) == (exit_code, exit_code == 0), done
