@@ -172,7 +172,7 @@ class WorkSettings:
     """What commands are kept from; `auto` = standard where the machine can, else dev. Tasks may ask for
     more."""
     uid_range: Annotated[str, AfterValidator(_user_range)] = "900000000-901048575"
-    """Users of isolated commands, as nobody else on the machine has them; an agent takes 65,536."""
+    """Users of isolated commands, as nobody else on the machine has them; an agent takes 4,096."""
     metadata: Literal["blocked", "allowed"] = "blocked"
     """Whether isolated commands reach the cloud's metadata service, which gives away the node's own
     credentials."""

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from windlass_agent.config import DiskSettings
+from windlass_agent.config import DiskSettings, WorkSettings
 from windlass_agent.core.disk_pressure import DiskFloor
+from windlass_agent.core.isolation import parse_user_range
+from windlass_agent.isolation.machine import what_is_lacking
 from windlass_agent.link.identity import load_identity
 from windlass_agent.mounts.fuse_daemon import find_rclone
 from windlass_agent.mounts.kernel import why_not_mountable
@@ -36,6 +38,7 @@ from windlass_proto.model.diagnosis import (
     unknown,
 )
 from windlass_proto.model.ids import AttemptRef
+from windlass_proto.model.specs import Isolation
 
 NAME = "doctor"
 _FEW_DESCRIPTORS = 4096
@@ -93,6 +96,7 @@ def diagnose(state: StateDir) -> Iterator[Finding]:
         yield _left_mounts(state)
     yield _evidence(state)
     yield _room(state)
+    yield _isolation(state)
     yield _fuse(Path("/dev/fuse"))
     yield _inputs(why_not_mountable(find_rclone()))
     yield from _limits()
@@ -256,6 +260,21 @@ def _room(state: StateDir) -> Finding:
             "disk.room", state.root, f"{shortage}: no work is taken", do="free space; it goes on then"
         )
     return good("disk.room", state.root, f"{space.free_bytes >> 20} MiB are free")
+
+
+def _isolation(state: StateDir) -> Finding:
+    """Tried, with a command that does nothing; whatever the agent's settings ask for."""
+    lacks = what_is_lacking(state.root, parse_user_range(WorkSettings().uid_range).last)
+    if Isolation.STANDARD in lacks:
+        return note(
+            "isolation",
+            "this machine",
+            f"commands have the agent's own rights: {lacks[Isolation.STANDARD]}",
+            do="see docs/operate/isolation.md for what is needed",
+        )
+    if lacks:
+        return good("isolation", "this machine", f"standard; no strict: {lacks[Isolation.STRICT]}")
+    return good("isolation", "this machine", "standard and strict")
 
 
 def _fuse(device: Path) -> Finding:

@@ -4,12 +4,13 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tests.support.keeper_slots import SlotUnderTest, a_slot
 from windlass_agent.core.isolation import sandbox_plan
-from windlass_agent.isolation.machine import find_bwrap, what_lacks
+from windlass_agent.isolation.machine import find_bwrap, what_is_lacking
 from windlass_agent.spool.remove_tree import remove_tree
 from windlass_proto.model.specs import Isolation
 
@@ -17,9 +18,10 @@ USERS = (1_900_000_000, 16)
 """Of no agent's range."""
 
 
-def lacking(profile: Isolation = Isolation.STRICT) -> str:
+@cache
+def lacking() -> str:
     """What is missing here for the tests to run; "" = nothing."""
-    return what_lacks(profile, Path("/var/lib/windlass-test"), USERS[0])
+    return what_is_lacking(Path("/var/lib/windlass-test"), USERS[0]).get(Isolation.STRICT, "")
 
 
 @contextmanager

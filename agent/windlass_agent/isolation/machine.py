@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import windlass_agent.keeper
@@ -24,23 +25,41 @@ def find_bwrap() -> str:
     return shutil.which("bwrap", path="/usr/local/bin:/usr/bin:/bin") or ""
 
 
-def choose_isolation(asked: str, state: Path, users: UserRange, *, slots: int) -> NodeIsolation:
-    """`auto` is standard where the machine can. Raises InvalidRequest when it cannot what was asked for."""
-    lacks = {}
-    for profile in (Isolation.STRICT, Isolation.STANDARD):
-        why = what_lacks(profile, state, users.first)
-        if not why:
-            break  # Whatever can be strict can be standard.
-        lacks[profile] = why
+def choose_isolation(asked: str, state: Path, users: UserRange | None, *, slots: int) -> NodeIsolation:
+    """`auto` is standard where the machine can. Raises InvalidRequest when it cannot what was asked for.
+
+    `users` None = other agents have them all. Nothing is tried for `dev`: should a task ask for more, its
+    start will tell.
+    """
+    if os.geteuid() == 0 and users is None:
+        why = "other agents have all of work.uid_range; give this one a range of its own"
+        lacks = dict.fromkeys((Isolation.STRICT, Isolation.STANDARD), why)
+    elif asked == Isolation.DEV or users is None:
+        why = first_lack(state)
+        lacks = dict.fromkeys((Isolation.STRICT, Isolation.STANDARD), why) if why else {}
+    else:
+        lacks = what_is_lacking(state, users.first)
     best = Isolation.DEV if Isolation.STANDARD in lacks else Isolation.STANDARD
     profile = best if asked == "auto" else Isolation(asked)
     if profile in lacks:
         raise InvalidRequest(f"settings: work.isolation: {profile} cannot be had here: {lacks[profile]}")
-    return NodeIsolation(profile=profile, lacks=lacks, users=users, slots=slots)
+    given = NodeIsolation(profile=profile, lacks=lacks, slots=slots)
+    return replace(given, users=users) if users else given
 
 
-def what_lacks(profile: Isolation, state: Path, uid: int) -> str:
-    """Why the machine cannot give it; "" = it can."""
+def what_is_lacking(state: Path, uid: int) -> dict[Isolation, str]:
+    """Why the machine cannot give what, found out by trying."""
+    lacks = {}
+    for profile in (Isolation.STRICT, Isolation.STANDARD):
+        why = first_lack(state) or _probe(profile, uid)
+        if not why:
+            break  # Whatever can be strict can be standard.
+        lacks[profile] = why
+    return lacks
+
+
+def first_lack(state: Path) -> str:
+    """What can be told without trying; "" = nothing is missing."""
     if os.geteuid() != 0:
         return "the agent does not run as root"
     if not find_bwrap():
@@ -49,7 +68,7 @@ def what_lacks(profile: Isolation, state: Path, uid: int) -> str:
         return f"the refused system calls are not known for {os.uname().machine}"
     if _release() < _OWN_PROC:
         return "Linux is older than 5.8"
-    return _closed_directory(state) or _probe(profile, uid)
+    return _closed_directory(state)
 
 
 def _release() -> tuple[int, ...]:

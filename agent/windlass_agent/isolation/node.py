@@ -4,10 +4,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from windlass_agent.core.isolation import NodeIsolation, UserRange, parse_user_range
+from windlass_agent.core.isolation import NodeIsolation, parse_user_range
 from windlass_agent.isolation.machine import choose_isolation
 from windlass_agent.isolation.metadata import block_metadata, unblock_metadata
 from windlass_agent.isolation.users import UserClaim, claim_users
+from windlass_proto.model.specs import Isolation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +43,12 @@ def open_isolation(settings: IsolationSettings, state: Path) -> NodeIsolationInU
     """Tries what the machine can do. Raises InvalidRequest when that is not what was asked for."""
     whole = parse_user_range(settings.uid_range)
     claim = claim_users(whole, state / "users") if os.geteuid() == 0 else None
-    users = claim.users if claim else UserRange(first=whole.first, count=whole.count)
+    users = claim.users if claim else None
     isolation = choose_isolation(settings.isolation, state, users, slots=settings.slots)
-    if claim is None:
-        unprotected = "metadata addresses are not blocked: the agent does not run as root"
+    if claim is None or isolation.profile is Isolation.DEV:
+        unprotected = "metadata addresses are not blocked"
     elif settings.metadata == "allowed":
         unprotected = "metadata addresses are allowed"
     else:
-        unprotected = block_metadata(users)
+        unprotected = block_metadata(claim.users)
     return NodeIsolationInUse(isolation, claim, unprotected=unprotected)
