@@ -2,29 +2,19 @@
 
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 
 
-def hand_over_directory(directory: Path, uid: int) -> None:
-    """The directory alone; what it shows may be a mount that cannot be changed. Raises OSError."""
-    fd = _open(str(directory))
-    try:
-        with suppress(OSError):
-            os.fchown(fd, uid, uid)
-    finally:
-        os.close(fd)
-
-
 def hand_over_tree(root: Path, uid: int, *, device: int) -> None:
-    """All that lies in it on this file system: mounts are not entered. Raises OSError.
+    """All that lies in it on this file system, but no mount, not even its top. Raises OSError.
 
+    A mounted input lets its user make files by its permissions. Were its directory the user's own, the sticky
+    bit would not keep him from removing what is in it; that of a server would change for everybody.
     A file with several names stays ours: one of them may be another's, such as a cache's.
     """
     top = _open(str(root))
     if os.fstat(top).st_dev != device:
         os.close(top)
-        hand_over_directory(root, uid)
         return
     ahead = [top]
     while ahead:

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from windlass_agent.isolation.handing_over import hand_over_directory, hand_over_tree
+from windlass_agent.isolation.handing_over import hand_over_tree
 from windlass_agent.runner.steps.base import StepContext, StepFailure
 from windlass_agent.runner.steps.threads import in_thread
 from windlass_proto.model.failures import FailureKind
@@ -26,5 +26,3 @@ def _hand_over(context: StepContext) -> None:
     device = folders.root.stat().st_dev
     for tree in (folders.work, folders.temporary, *(bind.directory for bind in context.mounts.binds)):
         hand_over_tree(tree, context.owner, device=device)
-    for mount in context.mounts.inputs:
-        hand_over_directory(mount.directory, context.owner)
