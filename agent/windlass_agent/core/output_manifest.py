@@ -1,7 +1,7 @@
 """What an attempt publishes: names, sizes and checksums, and where staged objects and manifests lie.
 
 The bytes of a manifest are a function of what they tell, so that an attempt that is interrupted and goes on
-asks for the same right again (decision 0011).
+asks for the same right again (decision 0014).
 """
 
 import hashlib

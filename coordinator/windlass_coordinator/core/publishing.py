@@ -3,7 +3,7 @@
 The object store cannot tell an old attempt from a new one, so the fence lies here: an attempt asks before
 the first of its objects gets its final name, and only the one that holds its instance at that moment is
 granted it. Since fences only grow, and one attempt of an instance is live, at most one at a time is; one that
-comes later takes over from one that was granted it and then lost (decision 0011).
+comes later takes over from one that was granted it and then lost (decision 0014).
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 Every step may be interrupted anywhere and done again. Only the attempt that the coordinator has granted it
 gives objects their final names, and only while its node's lease holds, so that a late one cannot mix its
-files in (decision 0011).
+files in (decision 0014).
 """
 
 from collections.abc import Callable, Iterable, Iterator
