@@ -9,12 +9,14 @@ from benchmarks import (
     keepers,
     latency,
     logs,
+    mounts,
     noop_rate,
     null_agents,
     null_rate,
     spawn_limit,
     store_verbs,
     submit_million,
+    uploads,
 )
 from benchmarks.bench import Bench
 from benchmarks.figure import Bound, Figure
@@ -44,6 +46,9 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     Measurement(
         measure=keepers.measure_idle,
         goals={"idle_start_exit": (Bound(key="p50", at_most=2), Bound(key="max", at_most=4))},
+    ),
+    Measurement(
+        measure=keepers.measure_isolation, goals={"isolation_cost": (Bound(key="p50", at_most=10),)}
     ),
     Measurement(
         measure=null_rate.measure,
@@ -85,6 +90,21 @@ MEASUREMENTS: tuple[Measurement, ...] = (
         goals={
             "submit_million": (Bound(key="value", at_most=100), Bound(key="rss_growth_kib", at_most=1024))
         },
+    ),
+    Measurement(
+        measure=mounts.measure_read,
+        goals={
+            "mount_cold": (
+                Bound(key="ratio", at_least=0.7),
+                Bound(key="agent_growth_mib", at_most=150),
+            ),
+            "mount_warm": (Bound(key="ratio", at_least=0.8),),
+        },
+    ),
+    Measurement(measure=mounts.measure_list, goals={"mount_list": (Bound(key="value", at_most=5),)}),
+    Measurement(
+        measure=uploads.measure,
+        goals={"upload": (Bound(key="ratio", at_least=0.7), Bound(key="agent_growth_mib", at_most=150))},
     ),
     Measurement(
         measure=fleet.measure,
