@@ -14,6 +14,13 @@ want fuse3 fusermount3
 want iproute2 ip
 want iptables iptables
 want bubblewrap bwrap
+want docker.io dockerd
+want docker-registry docker-registry
+want busybox-static /bin/busybox
+want podman podman
+want runc runc
+want uidmap newuidmap
+want netavark /usr/lib/podman/netavark
 
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

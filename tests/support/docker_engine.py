@@ -1,4 +1,4 @@
-"""A docker daemon of our own, in a scratch directory: no bridge, no firewall rules, nothing of the machine's."""
+"""A docker daemon of our own in a scratch directory: no bridge, no firewall rules, nothing shared."""
 
 import io
 import os

@@ -19,6 +19,8 @@ class ContainerOutcome:
 
     removed: bool = False
     """Nothing of it runs any more."""
+    left: bool = False
+    """Its engine still knows it: it did not answer when it was to remove it."""
     oom: bool = False
     failed: str = ""
     """It could not be made: why."""

@@ -143,25 +143,24 @@ class Supervisor:
     def _remove(self) -> None:
         # What comes now is no business of the command's any more, and must not end us half way.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        self._outcome["removed"] = remove(self._run, self._engine)
-        _write(self._run["outcome"], self._outcome)
+        _write(self._run["outcome"], self._outcome | remove(self._run, self._engine))
 
 
-def remove(run: Facts, engine: Engine) -> bool:
-    """Whether nothing of the container runs any more. Without the engine its processes are ended."""
+def remove(run: Facts, engine: Engine) -> Facts:
+    """`removed`: nothing of the container runs any more. Without the engine its processes are ended, and what
+    the engine knows of it is `left`.
+    """
     said = engine.call(run["remove"], within_s=_REMOVE_S)
     if said is not None and (said.returncode == 0 or "no such container" in said.stderr.lower()):
         _wait_for_children()
-        return True
+        return {"removed": True}
     try:
         with open(run["id_file"]) as file:
             container_id = file.read().strip()
     except FileNotFoundError:
         container_id = ""
-    if not container_id:
-        # Not made, or made and not started: nothing runs, and the agent removes what the engine has of it.
-        return True
-    return _end_processes(container_id)
+    # Without an id it was not made, or was not started.
+    return {"removed": not container_id or _end_processes(container_id), "left": True}
 
 
 def _end_processes(container_id: str) -> bool:
@@ -239,11 +238,11 @@ def main(arguments: list[str]) -> int:
     _become_subreaper()
     if arguments[1:] != ["remove"]:
         return Supervisor(run).main()
-    is_removed = remove(run, Engine(run))
+    outcome = remove(run, Engine(run))
     _unlink(run["env_file"])
-    if is_removed:
-        _write(run["outcome"], {"removed": True, "killed": True})
-    return 0 if is_removed else 1
+    if outcome["removed"]:
+        _write(run["outcome"], outcome | {"killed": True})
+    return 0 if outcome["removed"] else 1
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ ended. Where that process, its keeper or the agent was killed, the container is 
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Protocol
 import structlog
 
 from windlass_agent.containers.node_containers import NodeContainers
-from windlass_agent.containers.outcome import is_in_container, judge
+from windlass_agent.containers.outcome import is_in_container, judge, read_outcome
 from windlass_agent.core.run_plan import ExitRecord, KeeperRecord
 from windlass_agent.runner.live_attempt import LiveAttempt, never_began
 from windlass_agent.runner.slot_inventory import SlotInventory
@@ -24,7 +25,7 @@ from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef
 
 _SWEEP_S = 600.0
-_SWEEP_AGAIN_S = 20.0
+_SWEEP_AGAIN_S = 10.0
 """When the engine did not answer."""
 STUCK = LostOnNode(
     kind=FailureKind.INFRA_KILL_STUCK, reason="its container could not be ended, with its engine or without"
@@ -47,6 +48,7 @@ class EndsAttempts(Protocol):
 class ContainerEnds:
     def __init__(self, containers: NodeContainers, *, directory_of: Callable[[AttemptRef], Path]) -> None:
         self._containers, self._directory_of = containers, directory_of
+        self._is_something_left = asyncio.Event()
 
     async def settle(self, inventories: Sequence[SlotInventory]) -> list[SlotInventory]:
         """What slots hold from before the agent started; the containers of all that ended there are ended."""
@@ -80,8 +82,11 @@ class ContainerEnds:
     async def serve(self, runner: EndsAttempts) -> None:
         """Looks for containers that nobody knows any more; at once, and then now and then."""
         while True:
+            self._is_something_left.clear()
             pause_s = _SWEEP_S if await self.sweep(lambda: runner.held) else _SWEEP_AGAIN_S
-            await asyncio.sleep(pause_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._is_something_left.wait()
 
     async def sweep(self, held: Callable[[], Collection[AttemptRef]]) -> bool:
         """Whether the engine could be asked. `held` is asked after it: nothing new is taken for old."""
@@ -93,4 +98,7 @@ class ContainerEnds:
         return found is not None
 
     async def _end(self, directory: Path) -> bool:
-        return await in_thread(partial(self._containers.end, directory))
+        is_gone = await in_thread(partial(self._containers.end, directory))
+        if read_outcome(directory).left:
+            self._is_something_left.set()
+        return is_gone
