@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 _CERTIFICATE_VARIABLES = frozenset({"AWS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"})
+_LAPTOP_SETTINGS = {
+    "WINDLASS_COORDINATOR_LIMITS_LOCAL_FILES": "true",
+    "WINDLASS_AGENT_LOCAL_DIRECTORIES": "/",
+}
 
 
 def profile_file() -> Path | None:
@@ -19,8 +23,9 @@ def data_directory() -> Path:
 
 
 def for_children() -> dict[str, str]:
-    """The environment that programs started by laptop mode get."""
-    return dict(os.environ)
+    """The environment that programs started by laptop mode get. Its jobs run as whoever started it, who can
+    read the machine's files anyway: they may map them (`file://`)."""
+    return _LAPTOP_SETTINGS | os.environ
 
 
 def for_object_store() -> dict[str, str]:
