@@ -13,15 +13,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.programs import BenchFailed
+from windlass_agent.core.isolation import sandbox_plan
 from windlass_agent.core.run_plan import CommandPlan, ExitRecord, KeeperRecord
+from windlass_agent.isolation.machine import find_bwrap
 from windlass_agent.runner.cgroups import find_containment
 from windlass_agent.runner.keeper_client import Slot
 from windlass_agent.runner.keeper_process import KeeperSettings
 from windlass_proto.model.events import LostOnNode, PrepareFailed
 from windlass_proto.model.ids import AttemptRef, Fence, TaskKey
+from windlass_proto.model.specs import Isolation
 
 HANDED_OVER = 64
 """Plans that each slot has at a time, as with an agent that prefetches short tasks."""
+_USERS = (1_900_001_000, 16)
+"""Of isolated commands; of no agent's range."""
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin"} | {f"WINDLASS_EXAMPLE_{number}": "value" * 4 for number in range(20)}
 
 
@@ -43,7 +49,9 @@ class _Bench:
                 containment=self._containment,
                 on_record=self._on_record,
                 on_keeper_lost=self._on_lost,
-                settings=KeeperSettings(spool_limit_bytes=1 << 40),
+                settings=KeeperSettings(
+                    spool_limit_bytes=1 << 40, state=str(directory), uids=_USERS, bwrap=find_bwrap()
+                ),
             )
             for number in range(slots)
         ]
@@ -58,7 +66,7 @@ class _Bench:
         for slot in self.slots:
             await slot.close(end_keeper=True)
 
-    def run(self, slot: Slot, *argv: str) -> AttemptRef:
+    def run(self, slot: Slot, *argv: str, isolation: Isolation = Isolation.DEV) -> AttemptRef:
         ref = AttemptRef(task_key=TaskKey(1), index=self._index, attempt=1, fence=Fence(1))
         self._index += 1
         plan = CommandPlan(
@@ -70,8 +78,9 @@ class _Bench:
             timeout_s=3600.0,
             kill_grace_s=5.0,
             memory_bytes=0,
+            isolation=sandbox_plan(isolation),
         )
-        slot.hand_over(plan, share="benchmark")
+        slot.hand_over(plan, share=f"benchmark {isolation}")
         return ref
 
     async def until_done(self) -> None:
@@ -119,6 +128,28 @@ async def _keepers_alone(slots: int, n: int) -> float:
             for record in bench.ended:
                 bench.slots[0].forget(record.ref)
             return n / took
+
+
+def start_exit_by_isolation(n: int) -> dict[Isolation, list[float]]:
+    """Milliseconds of one start and exit under each isolation, in turns: both see the same machine."""
+    return asyncio.run(_start_exit_by_isolation(n))
+
+
+async def _start_exit_by_isolation(n: int) -> dict[Isolation, list[float]]:
+    took_ms: dict[Isolation, list[float]] = {kind: [] for kind in (Isolation.DEV, Isolation.STANDARD)}
+    with tempfile.TemporaryDirectory() as directory:
+        async with _Bench(Path(directory), 1) as bench:
+            bench.on_exit = bench.done.set
+            for _ in range(n):
+                for isolation, samples in took_ms.items():
+                    began = time.perf_counter()
+                    bench.run(bench.slots[0], "/bin/true", isolation=isolation)
+                    await bench.until_done()
+                    samples.append((time.perf_counter() - began) * 1000)
+            failed = [record.reason for record in bench.ended if record.code != 0]
+    if failed:
+        raise BenchFailed(f"a command did not run: {failed[0]}")
+    return took_ms
 
 
 def idle_start_exit(n: int, gap_s: float = 0.15) -> list[float]:
