@@ -1,5 +1,6 @@
 """What every database behind the coordinator must do (`windlass_coordinator.stores.base`)."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support.stored_records import (
     a_node,
     a_task,
     claim,
+    new_job,
     the,
 )
 from windlass_coordinator.core.records import (
@@ -127,6 +129,33 @@ def test_gpus_are_in_use_from_the_lease_of_an_attempt_to_its_end(store: Store) -
     assert in_use() == 2
     store.run_now(lambda tx: tx.end_attempts([AttemptEnd(ref=refs[0], state=AttemptState.LOST)], now=NOW))
     assert in_use() == 1
+
+
+async def test_tasks_of_which_nothing_is_on_a_node_are_told_with_the_sizes_that_nodes_have(
+    store: Store,
+) -> None:
+    cluster, empty = a_cluster(store), a_cluster(store, "empty")
+    node = a_node(store, cluster)
+    a_node(store, cluster, node_id="its-twin")
+    silent = a_node(store, empty, node_id="silent")
+    store.run_now(lambda tx: tx.set_node_state(silent, NodeState.SILENT, now=NOW))
+    needs = Resources(cpu=0.5, memory_bytes=7, slots=2, gpus=3)
+    new = new_job(
+        cluster,
+        *(a_task("large", resources=needs), a_task("runs"), a_task("later", after=("runs",))),
+        a_task("there", cluster=ClusterName("empty")),
+    )
+    job = replace(new, clusters={**new.clusters, ClusterName("empty"): empty})
+    store.run_now(lambda tx: tx.add_job(job, now=NOW))
+    store.run_now(lambda tx: claim(tx, node))
+
+    waiting = await store.read(lambda q: q.waiting_tasks(job.job_id, tenant=DEFAULT_TENANT))
+
+    assert [(one.name, one.cluster, one.needs, one.sizes) for one in waiting] == [
+        ("large", "default", needs, (FACTS.capacity,)),
+        ("there", "empty", Resources(), ()),
+    ]
+    assert await store.read(lambda q: q.waiting_tasks(job.job_id, tenant=SOMEBODY_ELSE)) == []
 
 
 async def test_the_gpus_of_a_node_are_what_its_last_session_said(store: Store) -> None:

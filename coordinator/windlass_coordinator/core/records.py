@@ -11,7 +11,7 @@ from typing import NewType
 from windlass_proto.model.facts import FactKind
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import ClusterName, Fence, JobId, NodeId, NodeKey, TaskKey, TaskName, TenantId
-from windlass_proto.model.resources import NodeCapacity
+from windlass_proto.model.resources import NodeCapacity, Resources
 from windlass_proto.model.specs import DisconnectPolicy
 from windlass_proto.model.states import AttemptState, JobState, NodeState, TaskState
 
@@ -77,6 +77,17 @@ class ClaimableTask:
     """No instance of the job has been claimed yet."""
     is_fresh: bool
     """No instance of the task has been claimed yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingTask:
+    """A task with work of which nothing is on any node, and the sizes of the nodes that could take some."""
+
+    name: TaskName
+    cluster: ClusterName
+    needs: Resources
+    sizes: tuple[NodeCapacity, ...]
+    """Different ones, of READY nodes of its cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

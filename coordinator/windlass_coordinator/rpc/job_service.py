@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from windlass_coordinator.core.records import LogFacts
 from windlass_coordinator.engine import steer
+from windlass_coordinator.engine.explain import explain, is_to_explain
 from windlass_coordinator.engine.submit import Submission, submit
 from windlass_coordinator.rpc.interceptors import Context, current_caller
 from windlass_coordinator.rpc.job_watch import JobWatchers
@@ -77,7 +78,12 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
         return wire.SubmitJobReply(job_id=done.job_id, already_existed=done.already_existed)
 
     async def GetJob(self, request: wire.GetJobRequest, context: Context) -> wire.JobStatus:
-        status = await self._status(current_caller().tenant, request.job_id)
+        tenant = current_caller().tenant
+        status = await self._status(tenant, request.job_id)
+        if is_to_explain(status):
+            job_id = status.job_id
+            waiting = await self._store.read(lambda queries: queries.waiting_tasks(job_id, tenant=tenant))
+            status = explain(status, waiting)
         return convert.job_status_to_wire(status)
 
     async def GetJobSpec(self, request: wire.GetJobRequest, context: Context) -> WireJobSpec:

@@ -26,6 +26,7 @@ from windlass_coordinator.core.records import (
     RoleSight,
     TaskBump,
     TaskView,
+    WaitingTask,
     Wakes,
 )
 from windlass_coordinator.stores.publishing import PublishRecords
@@ -429,6 +430,8 @@ class Queries(Protocol):
     """What users look at; read from a snapshot, never in a writer's way."""
 
     def job_status(self, job_id: JobId, *, tenant: TenantId) -> JobStatus | None: ...
+
+    def waiting_tasks(self, job_id: JobId, *, tenant: TenantId) -> list[WaitingTask]: ...
 
     def list_jobs(
         self,

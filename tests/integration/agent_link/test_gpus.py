@@ -83,3 +83,12 @@ async def test_a_node_without_gpus_changes_nothing_for_commands(
     await system.start_agent("none")
     done = await system.run("none", _TELL, env={"CUDA_VISIBLE_DEVICES": "7"})
     assert await system.log(done.job_id) == b"7, unset, unset,\n"
+
+
+async def test_a_job_that_wants_more_gpus_than_any_node_has_says_so(system: SystemUnderTest) -> None:
+    await system.start_agent("few", "--gpus", "1")
+    async with system.client() as client:
+        job_id = await client.submit(a_job("few", "true", resources=Resources(gpus=2)))
+        (task,) = (await client.get(job_id)).tasks
+        await client.stop(job_id)
+    assert task.reason == "waits: no node of cluster few has 2 GPUs (largest: 1)"

@@ -9,6 +9,7 @@ from typing import Any
 from psycopg import Connection as DriverConnection
 from sqlalchemy import Connection
 
+from windlass_coordinator.core.records import WaitingTask
 from windlass_coordinator.stores.sql.listings import (
     PARENTS_OF_JOB,
     TASKS_OF_JOB,
@@ -46,6 +47,9 @@ class PostgresQueries:
             after.setdefault(child, []).append(TaskName(parent))
         rows = self._db.execute(_TASKS, (job_key,))
         return tuple(task_status(row, tuple(after.get(row[14], ()))) for row in rows)
+
+    def waiting_tasks(self, job_id: JobId, *, tenant: TenantId) -> list[WaitingTask]:
+        return self._listings.waiting_tasks(job_id, tenant=tenant)
 
     def list_jobs(
         self,

@@ -6,10 +6,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, or_, select
 
+from windlass_coordinator.core.records import WaitingTask
 from windlass_coordinator.stores.schema import tables as t
 from windlass_coordinator.stores.sql.times import from_us, from_us_or_none
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import ClusterName, JobId, NodeId, TaskName, TenantId
+from windlass_proto.model.resources import NodeCapacity, Resources
 from windlass_proto.model.states import AttemptState, InstanceState, JobState, NodeState, TaskState
 from windlass_proto.model.status import (
     AttemptStatus,
@@ -138,6 +140,40 @@ class SqlListings:
             infra_failures=row[4],
             attempts=tuple(_attempt_status(found) for found in self._db.execute(query)),
         )
+
+    def waiting_tasks(self, job_id: JobId, *, tenant: TenantId) -> list[WaitingTask]:
+        tasks, nodes = t.tasks.c, t.nodes.c
+        query = (
+            select(
+                tasks.name,
+                t.clusters.c.name.label("cluster"),
+                tasks.cluster_key,
+                *(tasks.cpu, tasks.memory_bytes, tasks.slots, tasks.gpus),
+            )
+            .join(t.jobs, t.jobs.c.job_key == tasks.job_key)
+            .join(t.clusters, t.clusters.c.cluster_key == tasks.cluster_key)
+            .where(t.jobs.c.job_id == job_id, t.jobs.c.tenant == tenant)
+            .where(tasks.has_work == 1, tasks.active == 0)
+            .order_by(tasks.position)
+        )
+        rows = self._db.execute(query).all()
+        sizes: dict[int, list[NodeCapacity]] = {row.cluster_key: [] for row in rows}
+        of_nodes = (
+            select(nodes.cluster_key, nodes.cpu, nodes.memory_bytes, nodes.slots, nodes.gpus)
+            .where(nodes.cluster_key.in_(sizes), nodes.state == NodeState.READY)
+            .distinct()
+        )
+        for key, cpu, memory_bytes, slots, gpus in self._db.execute(of_nodes):
+            sizes[key].append(NodeCapacity(cpu=cpu, memory_bytes=memory_bytes, slots=slots, gpus=gpus))
+        return [
+            WaitingTask(
+                name=TaskName(row.name),
+                cluster=ClusterName(row.cluster),
+                needs=Resources(cpu=row.cpu, memory_bytes=row.memory_bytes, slots=row.slots, gpus=row.gpus),
+                sizes=tuple(sizes[row.cluster_key]),
+            )
+            for row in rows
+        ]
 
     def list_clusters(self, tenant: TenantId) -> list[ClusterStatus]:
         query: Select[Any] = (

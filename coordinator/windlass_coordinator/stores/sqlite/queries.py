@@ -9,6 +9,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Engine
 
+from windlass_coordinator.core.records import WaitingTask
 from windlass_coordinator.stores.sql.listings import (
     PARENTS_OF_JOB,
     TASKS_OF_JOB,
@@ -43,6 +44,10 @@ class SqliteQueries:
             after.setdefault(child, []).append(TaskName(parent))
         rows = self._db.execute(TASKS_OF_JOB, {"job_key": job_key})
         return tuple(task_status(row, tuple(after.get(row[14], ()))) for row in rows)
+
+    def waiting_tasks(self, job_id: JobId, *, tenant: TenantId) -> list[WaitingTask]:
+        with self._engine.connect() as connection:
+            return SqlListings(connection).waiting_tasks(job_id, tenant=tenant)
 
     def list_jobs(
         self,
