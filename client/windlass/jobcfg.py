@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from windlass.documents import JobDocument
-from windlass.shorthand import parse_env, parse_mappings
+from windlass.shorthand import parse_docker, parse_env, parse_mappings
 from windlass_proto.checks import nearest
 from windlass_proto.errors import InvalidJob, Problem
 
@@ -47,6 +47,7 @@ _TASK_KEYS = {
     "read_mount": "inputs",
     "mount": "inputs",
     "write_mount": "outputs",
+    "docker": "container",
 }
 _VENDOR_KEYS = {
     "auto_release": "finished jobs are kept until you delete them",
@@ -65,7 +66,6 @@ _VENDOR_KEYS = {
     "nas_access_group": "NFS mounts are not there yet",
     "nas_file_system": "NFS mounts are not there yet",
     "reserve_on_fail": "nodes are not given back when a task fails",
-    "docker": "the command runs without a container",
     "log_mapping": "only stdout and stderr are collected",
     "lock": "inputs are copied before the command starts",
     "locale": "file names are UTF-8",
@@ -230,6 +230,8 @@ class _CfgReader:
             case "outputs":
                 pairs = [(directory, url) for url, directory in parse_mappings(value)]
                 _add_targets(fields.setdefault("outputs", {}), pairs)
+            case "container":
+                fields["container"] = parse_docker(value)
             case "cluster" if _VENDOR_CLUSTER.match(value):
                 self.notes.append(
                     f"{place} is ignored: {value} names the vendor's machines, not a cluster here"

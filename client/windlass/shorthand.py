@@ -47,6 +47,13 @@ def parse_mappings(text: str) -> list[tuple[str, str]]:
     return [parse_mapping(piece) for piece in text.split(",") if piece.strip()]
 
 
+def parse_docker(text: str) -> dict[str, str]:
+    """`localhost:5000/tool@oss://bucket/dockers/`: an image, and the registry in object storage with it."""
+    image, separator, registry = text.rpartition("@")
+    is_url = "://" in registry
+    return {"image": image, "registry": registry} if separator and is_url else {"image": text}
+
+
 def _split(text: str, url_start: int) -> tuple[str, str]:
     if url_start:
         return text[url_start:], text[:url_start].rstrip(":")

@@ -7,7 +7,7 @@ from typing import TypeVar
 import click
 
 from windlass.quantities import parse_duration, parse_size
-from windlass.shorthand import parse_env, parse_mappings
+from windlass.shorthand import parse_docker, parse_env, parse_mappings
 
 T = TypeVar("T")
 
@@ -34,5 +34,6 @@ def _positive_duration(text: str) -> timedelta:
 
 DURATION = _told(_positive_duration, "duration")
 SIZE = _told(parse_size, "size")
+CONTAINER = _told(parse_docker, "image")
 ENV = _told(parse_env, "name:value")
 MAPPING = _told(parse_mappings, "mapping")

@@ -12,7 +12,7 @@ import click
 from windlass.cli import render
 from windlass.cli.follow import follow_job
 from windlass.cli.invocation import Invocation, pass_invocation
-from windlass.cli.options import DURATION, ENV, MAPPING, SIZE
+from windlass.cli.options import CONTAINER, DURATION, ENV, MAPPING, SIZE
 from windlass.cli.transfer_bar import transfer_bar
 from windlass.cli.troubles import exit_code_of, find_troubles, print_troubles
 from windlass.client import Client
@@ -45,6 +45,7 @@ _OPTION_OF_FIELD = {
     "resources.memory": "--memory",
     "resources.slots": "--slots",
     "resources.gpus": "--gpus",
+    "container": "--docker",
 }
 
 
@@ -81,6 +82,12 @@ class _SubmitCommand(click.Command):
 @click.option("--memory", type=SIZE, help="Memory that an instance needs, such as 512MiB.")
 @click.option("--slots", type=int, help="Slots of a node that an instance takes.")
 @click.option("--gpus", type=int, help="GPUs of a node that an instance has for itself.")
+@click.option(
+    "--docker",
+    type=CONTAINER,
+    metavar="IMAGE[@URL]",
+    help="Run in a container; URL: a registry in object storage.",
+)
 @click.option("--cluster", help="The cluster whose nodes run it.")
 @click.option("--stdout", metavar="URL", help="Object URL of a directory that gets standard output.")
 @click.option("--stderr", metavar="URL", help="Object URL of a directory that gets standard error.")
@@ -174,6 +181,8 @@ def _task_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     resources = {name: given[name] for name in ("cpu", "memory", "slots", "gpus") if given[name] is not None}
     if resources:
         fields["resources"] = resources
+    if given["docker"] is not None:
+        fields["container"] = given["docker"]
     if given["package"] is not None:
         fields["package"] = _absolute(given["package"])
     if given["env"]:

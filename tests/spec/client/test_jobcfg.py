@@ -7,7 +7,7 @@ import pytest
 from windlass.jobcfg import parse_deps
 from windlass.jobfile import PlannedJob, plan_job, read_job_file
 from windlass_proto.errors import InvalidJob
-from windlass_proto.model.specs import Argv, InputMapping, OutputMapping
+from windlass_proto.model.specs import Argv, Container, InputMapping, OutputMapping
 
 
 def planned(text: str, *, directory: Path = Path("/nowhere")) -> PlannedJob:
@@ -84,13 +84,24 @@ def test_a_file_of_defaults_alone_is_a_job_of_one_task() -> None:
 
 
 def test_what_only_the_vendors_cloud_has_is_named_not_dropped_in_silence() -> None:
-    job = planned("[a]\ncmd=x\nimage=img-ubuntu\ncluster=cls-1\ndocker=y@oss://b/d/\n")
+    job = planned("[a]\ncmd=x\nimage=img-ubuntu\ncluster=cls-1\n")
     assert [note.partition(":")[0] for note in job.notes] == [
         "[a] image is ignored",
         "[a] cluster is ignored",
-        "[a] docker is ignored",
     ]
     assert job.spec.tasks[0].cluster == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "container"),
+    [
+        ("localhost:5000/y@oss://b/d/", Container(image="localhost:5000/y", registry="oss://b/d/")),
+        ("debian:12", Container(image="debian:12")),
+        ("tool@sha256:" + "0" * 64, Container(image="tool@sha256:" + "0" * 64)),
+    ],
+)
+def test_docker_names_an_image_and_the_registry_that_has_it(text: str, container: Container) -> None:
+    assert planned(f"[a]\ncmd=x\ndocker={text}\n").spec.tasks[0].container == container
 
 
 def test_a_cluster_of_ours_is_used() -> None:

@@ -28,7 +28,7 @@ from windlass_agent.runner.task_template import TaskTemplate
 from windlass_proto.model.environment import CONTAINER_WORK_DIR, environment_inside
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.secrets import Login
-from windlass_proto.model.specs import Container, Isolation
+from windlass_proto.model.specs import Container
 
 
 class ContainerStep:
@@ -58,7 +58,7 @@ class ContainerStep:
             image=image,
             argv=template.argv,
             env=environment_inside(plan.env, context.spec.env),
-            network="none" if context.spec.isolation is Isolation.STRICT else "host",
+            network="host",
             mounts=_mounts(context),
             limits=self._limits(context),
             gpus=context.gpus,
