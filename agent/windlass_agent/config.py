@@ -6,8 +6,8 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -17,11 +17,17 @@ from pydantic_core import ErrorDetails
 
 from windlass_agent.core.isolation import parse_user_range
 from windlass_agent.mounts import InputWay
+from windlass_agent.node.disks import DataDisk
 from windlass_proto import failpoints
+from windlass_proto.checks.limits import DEFAULT_LIMITS
+from windlass_proto.checks.mappings import check_mappings
+from windlass_proto.checks.words import Findings
 from windlass_proto.endpoints import check_endpoints
 from windlass_proto.errors import InvalidRequest
 from windlass_proto.model.environment import DEFAULT_PATH
-from windlass_proto.model.storage import StorageProfiles, parse_location, profiles_from_mapping
+from windlass_proto.model.ids import TaskName
+from windlass_proto.model.specs import Argv, InputMapping, TaskSpec
+from windlass_proto.model.storage import StorageProfiles, profiles_from_mapping
 
 ENV_PREFIX = "WINDLASS_AGENT_"
 
@@ -72,14 +78,17 @@ def _from_json(value: object) -> object:
     return json.loads(value) if isinstance(value, str) else value
 
 
-def _mountable(url: str) -> str:
-    parse_location(url)
-    return url
-
-
 def _user_range(value: str) -> str:
     parse_user_range(value)
     return value
+
+
+def _each_disk_once(disks: tuple[DataDisk, ...]) -> tuple[DataDisk, ...]:
+    for names in ([disk.device for disk in disks], [os.path.normpath(disk.mount_point) for disk in disks]):
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ValueError(f"must each be named once: {twice} is named twice")
+    return disks
 
 
 _Words = Annotated[tuple[str, ...], BeforeValidator(_split)]
@@ -278,7 +287,7 @@ class LocalSettings:
 class NodeMount:
     """Mounted for every task that has no inputs of its own."""
 
-    source: Annotated[str, AfterValidator(_mountable)]
+    source: str
     """URL of a directory, as in a job."""
     destination: str
     """Where commands see it."""
@@ -288,6 +297,25 @@ class NodeMount:
     """Mount options of a network file system."""
 
     __pydantic_config__ = _STRICT
+
+
+def inputs_of(mounts: Iterable[NodeMount]) -> tuple[InputMapping, ...]:
+    """As if a task had asked for them."""
+    return tuple(
+        InputMapping(
+            source=one.source, destination=one.destination, writable=one.writable, options=one.options
+        )
+        for one in mounts
+    )
+
+
+def _as_a_task_may(mounts: tuple[NodeMount, ...]) -> tuple[NodeMount, ...]:
+    task = TaskSpec(name=TaskName("mounts"), command=Argv(args=("true",)), inputs=inputs_of(mounts))
+    findings = Findings()
+    check_mappings(findings, "", task, limits=replace(DEFAULT_LIMITS, local_files=True))
+    if findings.problems:
+        raise ValueError("; ".join(str(one).removeprefix(".inputs") for one in findings.problems))
+    return mounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,8 +341,10 @@ class AgentSettings:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     exit_kills: bool = False
     """Whether SIGTERM also ends keepers and commands; for agents that live as long as their parent."""
-    mounts: Annotated[tuple[NodeMount, ...], BeforeValidator(_from_json)] = ()
+    mounts: Annotated[tuple[NodeMount, ...], BeforeValidator(_from_json), AfterValidator(_as_a_task_may)] = ()
     """What the node mounts for tasks without inputs; a task's own inputs replace all of it."""
+    disks: Annotated[tuple[DataDisk, ...], BeforeValidator(_from_json), AfterValidator(_each_disk_once)] = ()
+    """Formatted if they are blank, and mounted, before anything else."""
     network: NetworkSettings = NetworkSettings()
     local: LocalSettings = LocalSettings()
     link: LinkSettings = LinkSettings()

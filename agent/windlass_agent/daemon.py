@@ -22,6 +22,7 @@ from windlass_agent.config import (
     AgentSettings,
     WorkSettings,
     failpoint,
+    inputs_of,
     load_settings,
     load_storage,
     read_join_token,
@@ -53,9 +54,10 @@ from windlass_agent.mounts import Storages
 from windlass_agent.mounts.base import InputMounter
 from windlass_agent.node import facts as node
 from windlass_agent.node.boot_clock import boot_seconds
+from windlass_agent.node.data_disks import DataDisks
 from windlass_agent.node.gpus import NodeGpus, gpus_of_node
 from windlass_agent.node.priority import Priority, protect_from_oom
-from windlass_agent.node_inputs import make_mounter, mounts_of_the_node, release_all
+from windlass_agent.node_inputs import make_mounter, release_all
 from windlass_agent.runner.adoption import adopt
 from windlass_agent.runner.attempt_runner import AttemptRunner
 from windlass_agent.runner.cgroups import find_containment
@@ -112,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failpoints.install_from(failpoint())
         _raise_file_limit()
         protect_from_oom()
+        DataDisks(settings.disks).prepare(state=settings.state)
         state = StateDir(settings.state)
         state.open()
     except WindlassError as problem:
@@ -379,7 +382,7 @@ class _Agent:
         templates = TaskTemplates(
             self._variables(),
             kill_grace=settings.work.kill_grace,
-            mounts=mounts_of_the_node(settings.mounts),
+            mounts=inputs_of(settings.mounts),
             isolation=self._isolation,
         )
         intents = IntentJournal(self._state.intents, evidence=self._state.evidence)
@@ -442,6 +445,7 @@ class _Agent:
             self._intake,
             quota,
             state_dir=self._state.root,
+            disks=DataDisks(self._settings.disks),
             reserve=DiskFloor(size_bytes=disk.reserve_bytes, inodes=disk.reserve_inodes),
             ended=lambda: runner.not_running,
             ended_most=spool.ended_most,

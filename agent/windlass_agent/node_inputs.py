@@ -1,25 +1,13 @@
 """How the settings decide what commands see of remote files; a part of the wiring that `daemon` does."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from windlass_agent.config import AgentSettings, NodeMount
+from windlass_agent.config import AgentSettings
 from windlass_agent.mounts import open_mounter
 from windlass_agent.mounts.base import InputMounter
 from windlass_agent.mounts.network_mount import NetworkPolicy
 from windlass_agent.mounts.node_mounts import MountLimits
-from windlass_proto.model.specs import InputMapping
-
-
-def mounts_of_the_node(mounts: Sequence[NodeMount]) -> tuple[InputMapping, ...]:
-    """As if every task had asked for them."""
-    return tuple(
-        InputMapping(
-            source=one.source, destination=one.destination, writable=one.writable, options=one.options
-        )
-        for one in mounts
-    )
 
 
 def make_mounter(settings: AgentSettings, boot_id: str) -> InputMounter:

@@ -1,11 +1,13 @@
 """Where the agent's settings come from, and what is wrong with wrong ones."""
 
+import json
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from windlass_agent.config import AgentSettings, load_settings, load_storage, read_join_token
+from windlass_agent.config import AgentSettings, NodeMount, load_settings, load_storage, read_join_token
 from windlass_proto.errors import InvalidRequest
 
 NEEDED = ["--state", "state", "--coordinator", "localhost:7450"]
@@ -147,3 +149,28 @@ def test_gpus_in_the_file_are_a_number_or_a_list(tmp_path: Path) -> None:
 )
 def test_gpus_that_cannot_be_are_refused(said: str, problem: str) -> None:
     assert problem in problem_of([*NEEDED, f"--gpus={said}"])
+
+
+def test_what_a_node_mounts_and_allows_comes_from_tables_or_variables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mount = NodeMount(source="nfs://nas/tools", destination="/tools", options="vers=4.1")
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        '[[mounts]]\nsource = "nfs://nas/tools"\ndestination = "/tools"\noptions = "vers=4.1"\n'
+        '[network]\nhosts = ["nas", "*.example.com"]\n'
+    )
+    settings = load_settings([*NEEDED, "--config", str(file)])
+    assert (settings.mounts, settings.network.hosts) == ((mount,), ("nas", "*.example.com"))
+    monkeypatch.setenv("WINDLASS_AGENT_MOUNTS", json.dumps([asdict(mount)]))
+    monkeypatch.setenv("WINDLASS_AGENT_NETWORK_HOSTS", "nas, *.example.com")
+    assert load_settings(NEEDED).mounts == (mount,)
+    assert load_settings(NEEDED).network.hosts == ("nas", "*.example.com")
+
+
+def test_a_nodes_mounts_are_checked_as_a_tasks_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = [{"source": "nfs://nas", "destination": "/etc", "options": "suid"}]
+    monkeypatch.setenv("WINDLASS_AGENT_MOUNTS", json.dumps(wrong))
+    said = problem_of(NEEDED)
+    assert "[0].source: must be like nfs://host:/path/" in said
+    assert "[0].destination: must not lie in /etc" in said
