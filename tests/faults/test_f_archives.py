@@ -292,6 +292,7 @@ async def test_f11_a_store_that_redirects_is_not_followed(world: World) -> None:
         await world.wait(job)
         assert world.ledger.starts(job) == []
         assert inner.asked == []
+        assert all("not followed" in one.reason for one in await world.attempts(job) if one.failure)
 
 
 @scenario("F07", quick=False)

@@ -1,6 +1,7 @@
 """S3 servers through boto3, for oss://, cos:// and s3:// alike (decision D8)."""
 
 import hashlib
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -99,8 +100,10 @@ class ObjectStore:
     def identity_of(self, source: ObjectLocation) -> ObjectIdentity:
         with translated(source):
             head = self._client.head_object(Bucket=source.bucket, Key=source.key)
-        parts = (self._client.meta.endpoint_url, source.bucket, source.key, head["ETag"])
-        told = "\n".join((*parts, str(head["ContentLength"]), head["LastModified"].isoformat()))
+        # Without one nothing tells whether the object is still the same.
+        etag = head.get("ETag") or uuid.uuid4().hex
+        parts = (self._client.meta.endpoint_url, source.bucket, source.key, etag)
+        told = "\n".join((*parts, str(head["ContentLength"]), str(head.get("LastModified", ""))))
         return ObjectIdentity(
             name=hashlib.sha256(told.encode()).hexdigest(), size_bytes=head["ContentLength"]
         )

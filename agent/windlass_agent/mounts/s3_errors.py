@@ -42,6 +42,9 @@ def translated(location: ObjectLocation, *, missing_is: type[Exception] | None =
         raise BadMapping(f"{location}: {problem}") from problem
     except BotoCoreError as problem:
         raise StorageUnavailable(f"{location}: {problem}") from problem
+    except RecursionError as problem:
+        # botocore looks for a bucket's region when a server redirects, and is redirected again.
+        raise StorageUnavailable(f"{location}: the server redirects, which is not followed") from problem
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as problem:
         raise BadMapping(f"{location}: an object and a directory have the same name: {problem}") from problem
     except OSError as problem:
