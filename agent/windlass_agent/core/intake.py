@@ -10,6 +10,8 @@ class Obstacle(StrEnum):
     """It is to end, or somebody drains it."""
     STATE = "state"
     """The state directory could not be written: what is taken must be written down first."""
+    DATA_DISK = "data_disk"
+    """A data disk is not mounted, or is not what the settings say."""
     DISK = "disk"
     """Its disk is nearly full."""
     BACKLOG = "backlog"

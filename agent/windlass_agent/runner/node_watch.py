@@ -9,6 +9,7 @@ import structlog
 
 from windlass_agent.core.disk_pressure import DiskFloor
 from windlass_agent.core.intake import Intake, Obstacle
+from windlass_agent.node.data_disks import DataDisks
 from windlass_agent.node.usage import Usage, read_usage
 from windlass_agent.runner.spool_quota import SpoolQuota
 from windlass_agent.spool.disk_space import disk_space
@@ -27,6 +28,7 @@ class NodeWatch:
         quota: SpoolQuota,
         *,
         state_dir: Path,
+        disks: DataDisks,
         reserve: DiskFloor,
         ended: Callable[[], int],
         ended_most: int,
@@ -36,7 +38,7 @@ class NodeWatch:
         """`ended` says how many attempts wait for the coordinator; `try_state` raises OSError when no
         assignment can be written down; `on_open` is called when work can be taken again."""
         self._intake, self._quota = intake, quota
-        self._state_dir, self._reserve = state_dir, reserve
+        self._state_dir, self._disks, self._reserve = state_dir, disks, reserve
         self._ended, self._ended_most = ended, ended_most
         self._try_state, self._on_open = try_state, on_open
         self.usage = Usage(load1=0.0, memory_available_bytes=0, disk_free_bytes=0)
@@ -53,6 +55,7 @@ class NodeWatch:
 
     async def _look(self) -> None:
         was_open = self._intake.is_open
+        self._note(Obstacle.DATA_DISK, await asyncio.to_thread(self._disks.trouble))
         self._note(Obstacle.DISK, await asyncio.to_thread(self._disk_shortage))
         if self._intake.is_hindered_by(Obstacle.STATE):
             self._note(Obstacle.STATE, self._state_trouble())
@@ -65,7 +68,9 @@ class NodeWatch:
             space = disk_space(self._state_dir)
         except OSError as problem:
             return f"the state directory cannot be looked at: {problem}"
-        return self._reserve.shortage(space, was_short=self._intake.is_hindered_by(Obstacle.DISK))
+        was_short = self._intake.is_hindered_by(Obstacle.DISK)
+        short = self._reserve.shortage(space, was_short=was_short)
+        return short or self._disks.shortage(self._reserve, was_short=was_short)
 
     def _state_trouble(self) -> str:
         try:
