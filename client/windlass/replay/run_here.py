@@ -66,9 +66,7 @@ def _on_machine(plan: dict[str, Any], folder: str) -> int:
 
 
 def _in_container(plan: dict[str, Any], folder: str) -> int:
-    engine = shutil.which("docker") or shutil.which("podman")
-    if engine is None:
-        raise CannotRun("it needs docker or podman")
+    engine = _engine()
     image = _image(engine, plan, folder)
     name = f"windlass-replay-{os.getpid()}"
     variables = os.path.join(folder, "container.env")
@@ -189,6 +187,24 @@ def _mount(source: str, target: str) -> list[str]:
     if "," in source + target:
         raise CannotRun(f"{source} and {target} must not hold a comma")
     return ["--mount", f"type=bind,source={source},target={target}"]
+
+
+def _engine() -> str:
+    """One that answers: docker's program may be here without its daemon."""
+    for name in ("docker", "podman"):
+        program = shutil.which(name)
+        if program is None:
+            continue
+        asked = [
+            program,
+            "version",
+            "--format",
+            "{{.Server.Version}}" if name == "docker" else "{{.Version}}",
+        ]
+        answered = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False)
+        if answered.returncode == 0 and answered.stdout.strip():
+            return program
+    raise CannotRun("it needs docker or podman, and neither answers")
 
 
 def _image(engine: str, plan: dict[str, Any], folder: str) -> str:
