@@ -132,14 +132,13 @@ def _check_output(findings: Findings, path: str, given: OutputMapping, *, limits
 
 
 def _parse_target(url: str) -> Location:
-    """Where outputs can go: network file systems are written by the command itself."""
-    scheme = url.partition("://")[0]
-    if scheme in NETWORK_SCHEMES:
+    """Where outputs can go: what is a file system anyway is written by the command itself."""
+    if url.partition("://")[0] in NETWORK_SCHEMES:
         raise ValueError(
             "must be an object URL such as oss://bucket/path/; what lies on a network file system is mapped"
             f" as a writable input (is {url!r})"
         )
-    return parse_location(url) if scheme == LOCAL_SCHEME else parse_object_url(url)
+    return parse_object_url(url)
 
 
 def _check_storage(

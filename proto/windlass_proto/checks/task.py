@@ -16,7 +16,6 @@ from windlass_proto.checks.mappings import (
 from windlass_proto.checks.words import Findings, check_between, check_name, check_text, check_together, show
 from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import Argv, Command, DisconnectPolicy, ShellLine, TaskSpec
-from windlass_proto.model.storage import LOCAL_SCHEME, NETWORK_SCHEMES
 
 ARCHIVE_SUFFIXES = (
     *(".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst", ".tar", ".zip"),
@@ -26,7 +25,6 @@ FEWEST_OPEN_FILES = 16
 """Three for input and output, and what loading a program's libraries needs."""
 RESERVED_ENV_PREFIX = "WINDLASS_"
 
-_NOT_OBJECTS = tuple(f"{scheme}://" for scheme in (*NETWORK_SCHEMES, LOCAL_SCHEME))
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -56,17 +54,6 @@ def check_task(findings: Findings, path: str, task: TaskSpec, *, limits: SpecLim
     check_input_locale(findings, f"{path}.input_locale", task)
     check_logs(findings, f"{path}.logs", task, limits=limits)
     check_container(findings, f"{path}.container", task, limits=limits)
-    _refuse_unbuilt(findings, path, task)
-
-
-def _refuse_unbuilt(findings: Findings, path: str, task: TaskSpec) -> None:
-    """What can be said but is not carried out yet is refused, not ignored."""
-    asked = {
-        "outputs": any(given.destination.startswith(_NOT_OBJECTS) for given in task.outputs),
-    }
-    for field, value in asked.items():
-        if value:
-            findings.add(f"{path}.{field}", "is not carried out by this version yet; leave it out")
 
 
 def _check_command(findings: Findings, path: str, command: Command, *, limits: SpecLimits) -> None:
