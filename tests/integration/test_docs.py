@@ -24,6 +24,7 @@ from windlass.jobform import JobForm, ResourcesForm, TaskForm
 from windlass.profile import load_profile
 from windlass_agent import config as agent_config
 from windlass_agent.core.mount_plan import MountPlan
+from windlass_agent.core.output_gate import Grant, Wish
 from windlass_agent.mounts import Storages
 from windlass_agent.mounts.copied_inputs import NoMounts
 from windlass_agent.runner.steps.base import AttemptFolders, StepContext, StepSettings
@@ -282,6 +283,17 @@ def _as_variables(documented: Mapping[str, list[str] | None], prefix: str) -> di
     return variables
 
 
+class _ShutGate:
+    """Nothing is written anywhere."""
+
+    async def held(self) -> None: ...
+
+    def check(self) -> None: ...
+
+    async def commit(self, wish: Wish) -> Grant:
+        return Grant(granted=False)
+
+
 def _environment_of_a_command(state: Path) -> dict[str, str]:
     spec = TaskSpec(name=TaskName("count"), command=Argv(args=("true",)))
     names = {field.name: "x" for field in fields(NodeVariables)}
@@ -312,6 +324,7 @@ def _environment_of_a_command(state: Path) -> dict[str, str]:
             upload_timeout=timedelta(hours=1),
         ),
         mounts=MountPlan(inputs=(), outputs=(), binds=()),
+        gate=_ShutGate(),
     )
     template = TaskTemplates(NodeVariables(**names), kill_grace=timedelta(seconds=1)).of(batch)
     return environment_of(context, template)
