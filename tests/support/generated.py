@@ -14,7 +14,7 @@ from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
 from hypothesis import strategies as st
 
 from windlass_proto.model.assignments import AssignmentBatch
-from windlass_proto.model.events import Exited
+from windlass_proto.model.events import Exited, Started
 from windlass_proto.model.ids import ClusterName
 
 counts = st.integers(0, 2**31 - 1)
@@ -61,6 +61,10 @@ def _dataclass(kind: Any) -> st.SearchStrategy[Any]:
     fields = {field.name: values(hints[field.name]) for field in dataclasses.fields(kind)}
     if kind is Exited:
         return st.builds(_one_ending, st.booleans(), **fields | {"code": counts, "signal": counts})
+    if kind is Started:
+        return st.builds(
+            kind, image_digest=st.just("") | st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
+        )
     if kind is AssignmentBatch:
         columns = {"index": counts, "attempt": counts, "fence": large_counts}
         rows = st.lists(st.tuples(*columns.values()), max_size=4)
