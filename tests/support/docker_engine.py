@@ -70,6 +70,11 @@ class DockerEngine:
     def socket(self) -> Path:
         return self.directory / "docker.sock"
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """Of an agent that uses it."""
+        return {"container_engine": "docker", "container_socket": str(self.socket)}
+
     def docker(self, *arguments: str, given: bytes = b"", check: bool = True) -> str:
         """What the client prints."""
         done = subprocess.run(

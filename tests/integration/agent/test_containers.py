@@ -8,23 +8,19 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.agent_system import AgentUnderTest, SystemUnderTest, a_job, agent_system, argv, until
+from tests.support.container_jobs import BUSYBOX, an_agent, ended, running, until_gone, until_there
 from tests.support.docker_engine import IMAGE, DockerEngine, why_no_docker
 from tests.support.s3_server import s3_server
 from windlass_proto.model.failures import FailureKind
-from windlass_proto.model.ids import JobId, TaskName
 from windlass_proto.model.resources import Resources
 from windlass_proto.model.specs import Container, InputMapping, OutputMapping
 from windlass_proto.model.states import AttemptState, JobState, LogStream
-from windlass_proto.model.status import InstanceStatus
 
 pytestmark = pytest.mark.skipif(bool(why_no_docker()), reason=why_no_docker() or "docker is there")
-
-BUSYBOX = Container(image=IMAGE)
 
 
 @pytest.fixture(scope="module")
@@ -47,30 +43,19 @@ def shared(system: SystemUnderTest, docker: DockerEngine) -> AgentUnderTest:
     return asyncio.run(an_agent(system, docker, "shared", kill_grace="1s"))
 
 
-async def an_agent(
-    system: SystemUnderTest, docker: DockerEngine, cluster: str, **work: str
-) -> AgentUnderTest:
-    settings = system.directory / f"{cluster}.toml"
-    chosen = {"container_socket": str(docker.socket), "container_engine": "docker", **work}
-    settings.write_text(
-        "[work]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in chosen.items())
-    )
-    return await system.start_agent(cluster, "--config", str(settings))
-
-
 async def test_a_command_in_a_container_is_as_exact_as_any_other(
     system: SystemUnderTest, docker: DockerEngine, shared: AgentUnderTest
 ) -> None:
-    ended = await system.run(
+    done = await system.run(
         "shared",
         "head -c 3000000 /dev/zero; echo to stderr >&2; cat; exit 7",
         container=BUSYBOX,
     )
-    (instance,) = ended.instances
+    (instance,) = done.instances
     (attempt,) = instance.attempts
     assert (attempt.exit_code, attempt.failure) == (7, FailureKind.USER_EXIT), attempt
-    assert await system.log(ended.job_id) == bytes(3_000_000)
-    assert await system.log(ended.job_id, stream=LogStream.STDERR) == b"to stderr\n"
+    assert await system.log(done.job_id) == bytes(3_000_000)
+    assert await system.log(done.job_id, stream=LogStream.STDERR) == b"to stderr\n"
     (image,) = json.loads(docker.docker("image", "inspect", IMAGE))
     assert attempt.image_digest == image["Id"]
 
@@ -78,15 +63,15 @@ async def test_a_command_in_a_container_is_as_exact_as_any_other(
 async def test_it_sees_what_the_services_had_it_see_and_has_no_powers(
     system: SystemUnderTest, docker: DockerEngine, shared: AgentUnderTest
 ) -> None:
-    ended = await system.run(
+    done = await system.run(
         "shared",
-        "env; id -u; pwd; grep -E 'CapEff|NoNewPrivs' /proc/self/status",
+        "env; ulimit -n; id -u; pwd; grep -E 'CapEff|NoNewPrivs' /proc/self/status",
         container=BUSYBOX,
         env={"MINE": "a b=c", "HOME": "/tmp"},
-        resources=Resources(memory_bytes=64 << 20, cpu=1.0),
+        resources=Resources(memory_bytes=64 << 20, cpu=1.0, pids=50, open_files=100),
     )
-    said = (await system.log(ended.job_id)).decode().splitlines()
-    assert ended.state is JobState.SUCCEEDED
+    said = (await system.log(done.job_id)).decode().splitlines()
+    assert done.state is JobState.SUCCEEDED
     for line in (
         "USER=root",
         "PWD=/batchcompute/workdir",
@@ -95,14 +80,14 @@ async def test_it_sees_what_the_services_had_it_see_and_has_no_powers(
     ):
         assert line in said
     assert {"HOME=/tmp", "WINDLASS_INDEX=0", "BATCH_COMPUTE_DAG_INSTANCE_ID=0"} <= set(said)
-    assert said[-4:] == ["0", "/batchcompute/workdir", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"]
+    assert said[-5:] == ["100", "0", "/batchcompute/workdir", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"]
 
 
 async def test_inputs_outputs_and_absolute_paths_are_in_the_container_too(
     system: SystemUnderTest, docker: DockerEngine, shared: AgentUnderTest
 ) -> None:
     system.s3.put("bucket/in/data.txt", "from the store")
-    ended = await system.run(
+    done = await system.run(
         "shared",
         "cat in/data.txt /mapped/data.txt > out/both && echo kept > /results/kept",
         container=BUSYBOX,
@@ -115,7 +100,7 @@ async def test_inputs_outputs_and_absolute_paths_are_in_the_container_too(
             OutputMapping(source="/results", destination="oss://bucket/results/b/"),
         ),
     )
-    assert ended.state is JobState.SUCCEEDED, ended
+    assert done.state is JobState.SUCCEEDED, done
     assert system.s3.get("bucket/results/a/both") == b"from the storefrom the store"
     assert system.s3.get("bucket/results/b/kept") == b"kept\n"
 
@@ -128,7 +113,7 @@ async def test_a_command_that_needs_more_memory_than_its_limit_is_told_from_one_
         await system.run("shared", line, container=BUSYBOX, resources=limit)
         for line in ("dd if=/dev/zero of=/dev/null bs=200M count=1", "kill -9 $$")
     ]
-    attempts = [ended.instances[0].attempts[0] for ended in ends]
+    attempts = [end.instances[0].attempts[0] for end in ends]
     assert [(one.exit_code, one.failure) for one in attempts] == [
         (137, FailureKind.OOM),
         (137, FailureKind.USER_EXIT),
@@ -152,7 +137,7 @@ async def test_what_cannot_be_started_is_told_by_its_cause(
 
         await until(has_failed)
         await client.stop(job_id)
-        (instance,) = await ended(system, job_id)
+        instance = await ended(system, job_id)
     assert instance.attempts[0].failure is FailureKind.INFRA_PREPARE
     assert "connection refused" in instance.attempts[0].reason
 
@@ -161,45 +146,10 @@ async def test_a_command_that_runs_too_long_is_ended_with_its_container(
     system: SystemUnderTest, docker: DockerEngine, shared: AgentUnderTest
 ) -> None:
     line = "trap 'echo ending' TERM; echo begun; while true; do sleep 0.1; done"
-    ended = await system.run("shared", line, container=BUSYBOX, timeout=timedelta(seconds=4))
-    (attempt,) = ended.instances[0].attempts
+    done = await system.run("shared", line, container=BUSYBOX, timeout=timedelta(seconds=4))
+    (attempt,) = done.instances[0].attempts
     assert attempt.failure is FailureKind.TIMEOUT
-    assert await system.log(ended.job_id) == b"begun\nending\n"
-
-
-async def running(
-    system: SystemUnderTest, docker: DockerEngine, cluster: str, line: str, **task: Any
-) -> JobId:
-    """A job whose only instance runs in its container."""
-    async with system.client() as client:
-        job_id = await client.submit(a_job(cluster, f"echo up; {line}", container=BUSYBOX, **task))
-
-        async def is_up() -> bool:
-            instances = [one async for one in client.instances(job_id)]
-            return (
-                bool(instances)
-                and instances[0].attempts[-1].stdout_bytes is None
-                and bool(docker.containers())
-            )
-
-        await until(is_up)
-    assert (await anext_log(system, job_id)).startswith(b"up")
-    return job_id
-
-
-async def anext_log(system: SystemUnderTest, job_id: JobId) -> bytes:
-    """The first of what it writes."""
-    async with system.client() as client, asyncio.timeout(60):
-        async for chunk in client.follow_log(job_id, TaskName("t"), 0):
-            if chunk.data:
-                return chunk.data
-    raise AssertionError("it wrote nothing")
-
-
-async def ended(system: SystemUnderTest, job_id: JobId) -> list[InstanceStatus]:
-    async with system.client() as client, asyncio.timeout(90):
-        await client.wait(job_id)
-        return [one async for one in client.instances(job_id, all_attempts=True)]
+    assert await system.log(done.job_id) == b"begun\nending\n"
 
 
 async def test_a_stopped_job_leaves_no_container(
@@ -208,7 +158,7 @@ async def test_a_stopped_job_leaves_no_container(
     job_id = await running(system, docker, "shared", "trap '' TERM; while true; do sleep 0.1; done")
     async with system.client() as client:
         await client.stop(job_id)
-    (instance,) = await ended(system, job_id)
+    instance = await ended(system, job_id)
     assert instance.attempts[-1].state is AttemptState.STOPPED
     assert docker.containers() == []
 
@@ -222,7 +172,7 @@ async def test_a_container_outlives_the_agent_and_is_taken_over_by_the_next(
     agent.start_again()
     (work,) = agent.state.glob("attempts/*/work")
     (work / "go").touch()
-    (instance,) = await ended(system, job_id)
+    instance = await ended(system, job_id)
     (attempt,) = instance.attempts
     assert (attempt.exit_code, attempt.failure) == (5, FailureKind.USER_EXIT)
     assert attempt.image_digest.startswith("sha256:")
@@ -237,19 +187,11 @@ async def test_a_killed_keeper_takes_its_container_with_it(
     )
     (before,) = docker.containers()
     os.kill(int((agent.state / "slots/0/keeper.lock").read_text()), signal.SIGKILL)
-
-    async def is_gone() -> bool:
-        return before not in docker.containers()
-
-    await until(is_gone)
-
-    async def goes_on() -> bool:
-        return bool(docker.containers())
-
-    await until(goes_on)
+    await until_gone(docker, before)
+    await until_there(docker)
     (work,) = agent.state.glob("attempts/*.2/work")
     (work / "go").touch()
-    (instance,) = await ended(system, job_id)
+    instance = await ended(system, job_id)
     assert [one.failure for one in instance.attempts] == [FailureKind.INFRA_KEEPER_LOST, None]
 
 
@@ -263,11 +205,7 @@ async def test_containers_whose_agent_and_keeper_are_gone_are_found_at_the_next_
     os.kill(int((agent.state / "slots/0/keeper.lock").read_text()), signal.SIGKILL)
     assert docker.containers() == [before]
     agent.start_again()
-
-    async def is_gone() -> bool:
-        return before not in docker.containers()
-
-    await until(is_gone)
+    await until_gone(docker, before)
     async with system.client() as client:
         await client.stop(job_id)
     await ended(system, job_id)
@@ -296,7 +234,7 @@ async def test_a_container_whose_engine_crashes_is_ended_without_it(
     await until(goes_on)
     newest = max(shared.state.glob("attempts/*/work"), key=lambda path: path.stat().st_mtime_ns)
     (newest / "go").touch()
-    (instance,) = await ended(system, job_id)
+    instance = await ended(system, job_id)
     assert instance.attempts[-1].state is AttemptState.SUCCEEDED
 
     async def nothing_is_left() -> bool:
