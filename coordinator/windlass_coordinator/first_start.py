@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from windlass_coordinator.auth.tokens import RANDOM_BYTES, TokenKind, new_token
-from windlass_coordinator.stores.base import Credential, Store, Transaction
+from windlass_coordinator.stores.base import Store, Transaction
+from windlass_coordinator.stores.machines import Credential
 from windlass_proto.errors import Conflict
 from windlass_proto.model.ids import DEFAULT_CLUSTER, DEFAULT_TENANT
 

@@ -19,7 +19,8 @@ import structlog
 
 from windlass_coordinator.core.records import Role, RoleSight
 from windlass_coordinator.core.roles import RolePolicy, RoleWatch
-from windlass_coordinator.stores.base import RoleLost, Transaction, VerbRunner
+from windlass_coordinator.stores.base import Transaction, VerbRunner
+from windlass_coordinator.stores.machines import RoleLost
 from windlass_proto.errors import WindlassError
 
 T = TypeVar("T")

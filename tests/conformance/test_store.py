@@ -23,11 +23,11 @@ from windlass_coordinator.core.records import (
 )
 from windlass_coordinator.stores.base import (
     AttemptEnd,
-    Credential,
     InstanceChange,
     Store,
     Transaction,
 )
+from windlass_coordinator.stores.machines import Credential
 from windlass_proto.model.events import Exited
 from windlass_proto.model.facts import FactKind
 from windlass_proto.model.failures import FailureKind

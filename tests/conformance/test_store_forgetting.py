@@ -20,7 +20,8 @@ from tests.support.stored_records import (
 from windlass_coordinator.core.records import Fact, JobKey
 from windlass_coordinator.core.retention import EndedJob
 from windlass_coordinator.stores import open_store
-from windlass_coordinator.stores.base import Credential, Store, Transaction
+from windlass_coordinator.stores.base import Store, Transaction
+from windlass_coordinator.stores.machines import Credential
 from windlass_proto.model.facts import FactKind
 from windlass_proto.model.ids import DEFAULT_TENANT, AttemptRef, JobId
 from windlass_proto.model.states import JobState

@@ -18,7 +18,8 @@ from windlass_coordinator.engine.session import OpenRequest, open_session
 from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.engine.sweep import mark_silent
 from windlass_coordinator.stores import is_shared, open_store
-from windlass_coordinator.stores.base import Credential, RoleLost, Store, Transaction
+from windlass_coordinator.stores.base import Store, Transaction
+from windlass_coordinator.stores.machines import Credential, RoleLost
 from windlass_coordinator.stores.postgres.sessions import connect
 from windlass_proto.errors import Conflict, Denied, Unavailable
 from windlass_proto.model.ids import DEFAULT_TENANT, JobId, NodeKey

@@ -23,7 +23,8 @@ from tests.simulation.settings import CHAOS_S, HEALED_S
 from tests.simulation.store import Order
 from tests.simulation.users import User, make_work
 from tests.simulation.world import Clock, SimulationFailure, World
-from windlass_coordinator.stores.base import Credential, Transaction
+from windlass_coordinator.stores.base import Transaction
+from windlass_coordinator.stores.machines import Credential
 from windlass_proto import failpoints
 from windlass_proto.model.ids import DEFAULT_CLUSTER, DEFAULT_TENANT
 from windlass_proto.model.status import NodeFacts

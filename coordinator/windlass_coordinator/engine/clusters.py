@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from windlass_coordinator.core.records import ClusterKey
-from windlass_coordinator.stores.base import Credential, Transaction
+from windlass_coordinator.stores.base import Transaction
+from windlass_coordinator.stores.machines import Credential
 from windlass_proto.errors import Conflict, InvalidRequest, NotFound
 from windlass_proto.model.ids import TenantId
 

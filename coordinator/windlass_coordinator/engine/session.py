@@ -14,7 +14,8 @@ from windlass_coordinator.core.node_lifecycle import (
 from windlass_coordinator.core.records import AttemptView, Fact, LogFacts, NodeView
 from windlass_coordinator.engine.revoke import ref_of, revoke
 from windlass_coordinator.engine.settle import Rules
-from windlass_coordinator.stores.base import Credential, Transaction
+from windlass_coordinator.stores.base import Transaction
+from windlass_coordinator.stores.machines import Credential
 from windlass_proto import failpoints
 from windlass_proto.errors import Denied, SessionLost
 from windlass_proto.model.assignments import InventoryItem, SessionRef, VerdictItem

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from windlass_coordinator.stores.base import Credential
+from windlass_coordinator.stores.machines import Credential
 from windlass_coordinator.stores.postgres.locks import PostgresLocks, RunAgain
 from windlass_coordinator.stores.sql.times import from_us_or_none, to_us
 from windlass_proto.model.ids import NodeKey

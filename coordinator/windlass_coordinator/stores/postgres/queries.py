@@ -31,7 +31,7 @@ _PARENTS = PARENTS_OF_JOB.replace(":job_key", "%s")
 
 
 class PostgresQueries:
-    """Implements `stores.base.Queries` on a connection that sees one snapshot."""
+    """Implements `stores.queries.Queries` on a connection that sees one snapshot."""
 
     def __init__(self, connection: Connection, driver: DriverConnection[Any]) -> None:
         self._listings = SqlListings(connection)

@@ -1,7 +1,7 @@
 """Roles on PostgreSQL: which of several coordinators does the periodic duties."""
 
 from windlass_coordinator.core.records import Role, RoleSight
-from windlass_coordinator.stores.base import RoleLost
+from windlass_coordinator.stores.machines import RoleLost
 from windlass_coordinator.stores.postgres.locks import PostgresLocks
 
 

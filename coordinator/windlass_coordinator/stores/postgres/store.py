@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import TimeoutError as NoReaderFree
 
 from windlass_coordinator.core.records import Wakes
-from windlass_coordinator.stores.base import Follow, Queries, Transaction
+from windlass_coordinator.stores.base import Follow, Transaction
 from windlass_coordinator.stores.condition import StoreCondition
 from windlass_coordinator.stores.lanes import Lane, current_lane
 from windlass_coordinator.stores.postgres.follower import Follower
@@ -27,6 +27,7 @@ from windlass_coordinator.stores.postgres.sessions import Session
 from windlass_coordinator.stores.postgres.signals import SignalReader, SignalWriter
 from windlass_coordinator.stores.postgres.transact import Transactor
 from windlass_coordinator.stores.postgres.waiting_line import Reply, VerbOrder, WaitingLine
+from windlass_coordinator.stores.queries import Queries
 from windlass_proto.errors import Overloaded, Unavailable
 
 T = TypeVar("T")

@@ -49,7 +49,7 @@ _GONE = (NodeState.GONE, NodeState.DELETED)
 
 
 class SqlListings:
-    """The listings of `stores.base.Queries`, on a SQLAlchemy connection."""
+    """The listings of `stores.queries.Queries`, on a SQLAlchemy connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._db = connection

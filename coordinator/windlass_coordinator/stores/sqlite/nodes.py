@@ -4,8 +4,8 @@ import sqlite3
 from collections.abc import Collection, Mapping
 from datetime import datetime
 
-from windlass_coordinator.core.records import ClusterKey, JobKey, NodeView
-from windlass_coordinator.stores.base import Credential
+from windlass_coordinator.core.records import ClusterKey, JobKey, NodeView, Wakes
+from windlass_coordinator.stores.machines import Credential
 from windlass_coordinator.stores.sql.rows import node_view_of
 from windlass_coordinator.stores.sql.times import from_us_or_none, to_us
 from windlass_proto.model.ids import NodeId, NodeKey, TenantId

@@ -28,7 +28,7 @@ FROM jobs WHERE job_id = ? AND tenant = ? AND deleted_at IS NULL"""
 
 
 class SqliteQueries:
-    """Implements `stores.base.Queries`."""
+    """Implements `stores.queries.Queries`."""
 
     def __init__(self, db: sqlite3.Connection, engine: Engine) -> None:
         self._db = db

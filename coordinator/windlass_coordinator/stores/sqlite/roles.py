@@ -3,7 +3,7 @@
 import sqlite3
 
 from windlass_coordinator.core.records import Role, RoleSight
-from windlass_coordinator.stores.base import RoleLost
+from windlass_coordinator.stores.machines import RoleLost
 
 
 class SqliteRoles:

@@ -24,9 +24,10 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from windlass_coordinator.core.records import Wakes
-from windlass_coordinator.stores.base import Delivery, Follow, Queries, Transaction
+from windlass_coordinator.stores.base import Delivery, Follow, Transaction
 from windlass_coordinator.stores.condition import StoreCondition
 from windlass_coordinator.stores.lanes import Lane, current_lane
+from windlass_coordinator.stores.queries import Queries
 from windlass_coordinator.stores.sqlite.claims import SqliteClaims
 from windlass_coordinator.stores.sqlite.files import (
     LONGEST_READ,
