@@ -91,6 +91,11 @@ def _owner_without_rights(directory: Path) -> Iterator[tuple[int, int] | None]:
         yield about.st_uid, about.st_gid
         return
     try:
+        os.chown(directory, _NOBODY, _NOBODY)
+    except OSError:  # this root is one of a namespace that has no nobody
+        yield None
+        return
+    try:
         _give_all(directory, _NOBODY, _NOBODY)
         yield _NOBODY, _NOBODY
     finally:

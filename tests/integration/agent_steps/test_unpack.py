@@ -206,6 +206,31 @@ def test_what_is_unpacked_belongs_to_the_owner_of_its_directory(tmp_path: Path) 
         assert {(path.lstat().st_uid, path.lstat().st_gid) for path in found} == {(owner, owner)}
 
 
+_UNPACK = """
+import sys
+from pathlib import Path
+from windlass_proto.unpack.launch import unpack_archive
+from windlass_proto.unpack.limits import Limits
+limits = Limits(unpacked_bytes=1000, entries=10, ratio=1)
+with open(sys.argv[1], "rb") as archive:
+    print(unpack_archive(archive, Path(sys.argv[2]), limits, is_cancelled=lambda: False).verdict)
+"""
+
+
+def test_a_root_that_knows_nobody_else_unpacks_all_the_same(tmp_path: Path) -> None:
+    """As in a container whose engine runs without root."""
+    alone = ["unshare", "--user", "--map-root-user"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine makes no user namespaces")
+    archive = a_tar(tmp_path / "a.tar.gz", a_member("d/f"))
+    out = tmp_path / "out"
+    out.mkdir()
+    command = [*alone, sys.executable, "-c", _UNPACK, str(archive), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("unpacked\n", "")
+    assert everything_below(out) == {"d", "d/f"}
+
+
 _TRIES = """
 import os, socket, subprocess, sys
 sys.path.append(sys.argv[1])
