@@ -13,6 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from windlass_agent.config import DiskSettings, WorkSettings
+from windlass_agent.containers.base import EngineSetting, EngineUnavailable
+from windlass_agent.containers.detection import find_engine
 from windlass_agent.core.disk_pressure import DiskFloor
 from windlass_agent.core.isolation import parse_user_range
 from windlass_agent.isolation.machine import what_is_lacking
@@ -98,6 +100,7 @@ def diagnose(state: StateDir) -> Iterator[Finding]:
     yield _room(state)
     yield _isolation(state)
     yield _fuse(Path("/dev/fuse"))
+    yield _containers(state)
     yield _inputs(why_not_mountable(find_rclone()))
     yield from _limits()
 
@@ -281,6 +284,21 @@ def _fuse(device: Path) -> Finding:
     if device.exists() and os.access(device, os.R_OK | os.W_OK):
         return good("fuse", device, "it can be used")
     return note("fuse", device, "it cannot be used: nothing can be mounted, inputs are copied")
+
+
+def _containers(state: StateDir) -> Finding:
+    """With the usual settings: an agent may have been told of another engine."""
+    setting = EngineSetting(engine="auto", socket="", options=())
+    try:
+        engine = find_engine(setting, state.containers)
+    except EngineUnavailable as error:
+        return note(
+            "containers",
+            "docker, podman",
+            f"{error}: tasks in containers fail here",
+            do="install one, or start it",
+        )
+    return good("containers", engine.program[0], "it runs tasks in containers")
 
 
 def _inputs(why_not: str) -> Finding:
