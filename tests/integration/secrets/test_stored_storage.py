@@ -1,16 +1,21 @@
 """Jobs reach object stores with keys that only the coordinator has, and the keys are seen nowhere else."""
 
 import asyncio
+import json
 import os
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.agent_system import DEADLINE_S, AgentUnderTest, SystemUnderTest, a_job, until_exists
+from tests.support.agent_system import DEADLINE_S, AgentUnderTest, SystemUnderTest, a_job, until, until_exists
 from tests.support.s3_server import S3Server
 from windlass import Client, JobId, JobSpec, JobStatus, TaskName
+from windlass_coordinator.admin.backup import back_up
 from windlass_proto.errors import Conflict, InvalidJob, InvalidRequest, NotFound
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.secrets import Login, SecretKind
@@ -190,11 +195,16 @@ async def test_the_keys_are_in_no_process_list_environment_log_or_file(
         assert (await end_of(client, job_id)).state is JobState.SUCCEEDED
     files |= {f"after {name}": data for name, data in _files(agent.state)}
     files |= {f"after {name}": data for name, data in _files(system.directory / "coordinator")}
+    back_up(system.directory / "coordinator", tmp_path / "backup", with_logs=True)
+    backup = dict(_files(tmp_path / "backup"))
+    files |= backup
     files["coordinator's log"] = (system.directory / "coordinator.log").read_bytes()
     files["agent's log"] = agent.said.encode()
 
     assert any(b"windlass_agent" in line for line in seen.values())
     assert len(files) > 10
+    key = (system.directory / "coordinator/master.key").read_bytes().strip()
+    assert [name for name, data in backup.items() if key in data or bytes.fromhex(key.decode()) in data] == []
     assert [name for name, data in (seen | files).items() if secret in data] == []
 
 
@@ -223,13 +233,43 @@ def _files(root: Path) -> Iterator[tuple[str, bytes]]:
             continue  # it was removed
 
 
-async def test_another_master_key_stores_and_opens_nothing_and_the_old_one_does_again(
+async def test_results_wait_for_a_coordinator_that_is_away_when_the_command_ends(
+    system: SystemUnderTest, closed: S3Server, tmp_path: Path
+) -> None:
+    agent = await an_agent(system)
+    await put(system, "closed", closed.profile())
+    given = (OutputMapping(source="out", destination="oss://bucket/waited/"),)
+    wait = f"touch {tmp_path}/began; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; echo x > out/x"
+    async with system.client() as client:
+        job_id = await client.submit(a_job("all", wait, storage="closed", outputs=given))
+    await until_exists(tmp_path / "began")
+    system.kill_coordinator()
+    said = len(agent.said)
+    (tmp_path / "go").touch()
+
+    async def has_tried() -> bool:
+        return "call.failed" in agent.said[said:]
+
+    await until(has_tried)
+    system.start_coordinator()
+    async with system.client() as client:
+        assert (await end_of(client, job_id)).state is JobState.SUCCEEDED
+    assert closed.get("bucket/waited/x") == b"x\n"
+
+
+async def test_what_was_changed_in_the_database_opens_nothing_nor_does_another_master_key(
     system: SystemUnderTest, closed: S3Server
 ) -> None:
-    await put(system, "closed", closed.profile())
+    await an_agent(system)
+    for name in ("closed", "moved"):
+        await put(system, name, closed.profile())
     key = system.directory / "coordinator/master.key"
     right = key.read_text()
     system.kill_coordinator()
+    with sqlite3.connect(system.directory / "coordinator/windlass.db") as database:
+        sealed = "(SELECT sealed FROM secrets WHERE name = 'closed')"
+        database.execute(f"UPDATE secrets SET sealed = {sealed} WHERE name = 'moved'")
+    database.close()
     key.write_text("0" * 64 + "\n")
     system.start_coordinator()
     async with system.client() as client:
@@ -238,4 +278,46 @@ async def test_another_master_key_stores_and_opens_nothing_and_the_old_one_does_
     system.kill_coordinator()
     key.write_text(right)
     system.start_coordinator()
-    await put(system, "other", closed.profile())
+
+    ended = await system.run("all", "true", storage="moved", stdout="oss://bucket/m/")
+    assert ended.state is JobState.FAILED
+    assert [(tried.failure, tried.reason) for tried in ended.instances[0].attempts] == [
+        (FailureKind.USER_CONFIG, "the stored secret 'moved' was changed in the database: put it again")
+    ]
+    await put(system, "moved", closed.profile())
+    assert (
+        await system.run("all", "true", storage="moved", stdout="oss://bucket/m/")
+    ).state is JobState.SUCCEEDED
+
+
+def test_values_come_from_standard_input_and_are_in_nothing_that_the_command_says(
+    system: SystemUnderTest, closed: S3Server, tmp_path: Path
+) -> None:
+    profile = tmp_path / "profile.toml"
+    token = system.directory / "coordinator/admin.token"
+    profile.write_text(f'coordinator = "{system.address}"\ntoken_file = "{token}"\n')
+
+    def windlass(*words: str, given: str = "") -> "subprocess.CompletedProcess[str]":
+        command = [
+            str(Path(sys.executable).with_name("windlass")),
+            "--profile",
+            str(profile),
+            "secret",
+            *words,
+        ]
+        return subprocess.run(command, input=given, capture_output=True, text=True, timeout=60, check=False)
+
+    document = {"endpoint": closed.endpoint, "access_key": "id", "secret_key": closed.secret}
+    stored = windlass("put", "by-hand", "--from", "-", "--json", given=json.dumps(document))
+    assert (stored.returncode, json.loads(stored.stdout)["kind"]) == (0, "storage")
+    listed = windlass("list")
+    assert "by-hand" in listed.stdout
+    refused = windlass("put", "by-hand", "--from", "-", given=json.dumps(document | {closed.secret: 1})[:-2])
+    asked = windlass("put", "by-hand")
+    assert (refused.returncode, asked.returncode) == (1, 1)
+    assert refused.stderr == "error: standard input: must be a JSON object\n"
+    assert "give the values as JSON with --from" in asked.stderr
+    deleted = windlass("delete", "by-hand")
+    assert (deleted.returncode, deleted.stdout) == (0, "by-hand deleted\n")
+    said = [one.stdout + one.stderr for one in (stored, listed, refused, asked, deleted)]
+    assert closed.secret not in "".join(said)
