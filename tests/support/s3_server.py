@@ -76,7 +76,7 @@ class S3Server:
 def s3_server(root: Path, *options: str, secret: str = _SECRET) -> Iterator[S3Server]:
     """Buckets must exist as directories of `root`, or be made through the API. `options`: of rclone."""
     address = f"127.0.0.1:{free_port()}"
-    env = {name: value for name, value in os.environ.items() if name not in _REFUSED_BY_RCLONE}
+    env = clean_of_bundles()
     command = [
         *(str(Path(sys.executable).with_name("rclone")), "serve", "s3"),
         *("--addr", address, "--auth-key", f"{_KEY},{secret}", "--dir-cache-time", "100ms"),
@@ -88,6 +88,11 @@ def s3_server(root: Path, *options: str, secret: str = _SECRET) -> Iterator[S3Se
             yield S3Server(root=root, endpoint=f"http://{address}", secret=secret)
         finally:
             server.kill()
+
+
+def clean_of_bundles() -> dict[str, str]:
+    """The environment without what makes rclone refuse to start."""
+    return {name: value for name, value in os.environ.items() if name not in _REFUSED_BY_RCLONE}
 
 
 def free_port() -> int:

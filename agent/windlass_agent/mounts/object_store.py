@@ -56,7 +56,11 @@ class ObjectStore:
             config=_CONFIG.merge(
                 Config(
                     signature_version=None if signed else UNSIGNED,
-                    s3={"addressing_style": "path" if profile.path_style else "auto"},
+                    s3={
+                        "addressing_style": "path" if profile.path_style else "auto",
+                        # What is sent has its MD5 in a header that is signed: no second sum of all bytes.
+                        "payload_signing_enabled": False,
+                    },
                     max_pool_connections=max(2 * threads, 10),
                 )
             ),

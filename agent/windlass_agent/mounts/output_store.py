@@ -78,6 +78,9 @@ class OutputStore(Protocol):
     def below(self, directory: ObjectLocation, *, first: str = "") -> Iterator[StoredObject]:
         """In the order of their keys; `first` = the name in the directory to begin at."""
 
+    def directories(self, directory: ObjectLocation) -> list[ObjectLocation]:
+        """Those right below it; nothing in them is looked at."""
+
     def remove(self, locations: Sequence[ObjectLocation]) -> None:
         """What is not there is no error."""
 

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
+from dataclasses import replace
 from threading import Condition, Event
 from typing import TYPE_CHECKING
 
@@ -117,12 +118,21 @@ class S3Outputs:
             for page in pages:
                 for item in page.get("Contents", []):
                     yield StoredObject(
-                        location=ObjectLocation(
-                            scheme=directory.scheme, bucket=directory.bucket, key=item["Key"]
-                        ),
+                        location=replace(directory, key=item["Key"]),
                         size_bytes=item["Size"],
                         etag=_plain(item["ETag"]),
                     )
+
+    def directories(self, directory: ObjectLocation) -> list[ObjectLocation]:
+        with translated(directory):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=directory.bucket, Prefix=directory.key, Delimiter="/"
+            )
+            return [
+                replace(directory, key=found["Prefix"])
+                for page in pages
+                for found in page.get("CommonPrefixes", [])
+            ]
 
     def remove(self, locations: Sequence[ObjectLocation]) -> None:
         for begin in range(0, len(locations), _REMOVED_AT_ONCE):

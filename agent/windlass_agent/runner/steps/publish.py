@@ -105,8 +105,8 @@ class _Publication:
             self._check()
             self._store(target).put(target.manifest(self._instance), data)
         reach("agent.outputs.after_manifest")
-        for target in manifest.files:
-            self._clear(target)
+        for target, files in manifest.files.items():
+            self._clear(target, files)
         reach("agent.outputs.after_clear")
 
     # -- staging
@@ -172,9 +172,9 @@ class _Publication:
 
     def _earlier(self, store: OutputStore, target: OutputTarget) -> list[StoredObject]:
         """What other attempts of the instance have staged: all of them were before this one."""
-        mine = target.staging_of(self._instance, self._context.ref).key
-        staged = store.below(target.staging(self._instance))
-        return [one for one in staged if not one.location.key.startswith(mine)]
+        mine = target.staging_of(self._instance, self._context.ref)
+        others = [place for place in store.directories(target.staging(self._instance)) if place != mine]
+        return [one for place in others for one in store.below(place)]
 
     def _retire(
         self,
@@ -266,14 +266,15 @@ class _Publication:
 
     # -- afterwards
 
-    def _clear(self, target: OutputTarget) -> None:
-        """Removes all staging of the instance. What stays, as without the right to delete, does no harm."""
-        staging = target.staging(self._instance)
+    def _clear(self, target: OutputTarget, files: Iterable[PublishedFile]) -> None:
+        """Removes the staging, by the names that are known: some servers read all that they list. What stays,
+        as without the right to delete, does no harm."""
+        staging = target.staging_of(self._instance, self._context.ref)
         store = self._store(target)
         try:
             self._check()
-            store.remove([one.location for one in store.below(staging)])
-            store.drop_parts(staging)
+            store.remove([staging.child(file.name) for file in files])
+            store.drop_parts(target.staging(self._instance))
         except (BadMapping, StorageUnavailable) as problem:
             log.warning("outputs.staging_left", staging=str(staging), reason=str(problem))
 
