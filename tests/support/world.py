@@ -2,7 +2,7 @@
 
 One coordinator, any number of agents, a client, the ledger of all commands. The durations are those of the
 test profile, so that a lease, a replacement and a grace after a restart pass within seconds. `close` ends
-everything and looks whether the promises held: see `_check_*`.
+everything and looks whether the promises held: see `world_checks`.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from tests.support import leftovers
+from tests.support import world_checks as checks
 from tests.support.agent_system import until
 from tests.support.coordinator_process import wait_until
 from tests.support.history import check_history, rows_at_rest, rows_in_use
@@ -67,14 +68,6 @@ _AGENT_PROFILE = {
     "LINK_RETRY_CEILING": "1s",
     "LOG_LEVEL": "debug",
 }
-_MORE_DESCRIPTORS = 24
-"""What a process may have open more than when it was new: connections, files of its libraries."""
-_PER_AGENT = 4
-"""Connections of an agent."""
-_PER_SLOT = 3
-"""What an agent holds of a keeper."""
-_MORE_MEMORY = 1.5
-_SECRETS_LIE_IN = ("admin.token", "join.token", "node.json", "node.json.new", "storage.toml")
 
 
 @dataclass(slots=True)
@@ -380,14 +373,17 @@ class World:
             await self.settle()
         if self.coordinator.database.exists():
             self.look()
-        self._check_growth()
-        self._check_command_lines()
+        checks.check_growth(self._living(), new=self._new, measured=self._measured, agents=len(self.agents))
+        secrets = checks.secrets_of(self.directory, self.agents)
+        checks.check_command_lines(self.directory, secrets, mark=self.mark)
         codes = await self._end_programs()
-        await self._check_left()
+        await checks.until_no_process_is_left(self.directory, mark=self.mark)
+        await self.stack.aclose()
+        checks.check_left(self.directory, self._state_ids)
         if self.clean_end:
             assert not [code for code in codes.items() if code[1] != 0], f"exit codes {codes}"
-        self._check_logs()
-        self._check_secrets()
+        checks.check_logs(self.directory, allowed=self.allowed_tracebacks)
+        checks.check_secrets(self.directory, checks.secrets_of(self.directory, self.agents))
 
     async def _end_programs(self) -> dict[str, int]:
         """Agents first: with their commands."""
@@ -402,62 +398,6 @@ class World:
             if program.is_running:
                 codes[program.name] = await asyncio.to_thread(program.terminate)
         return codes
-
-    def _check_growth(self) -> None:
-        for program in self._living():
-            now = program.usage()
-            before = self._new.get(program.pid)
-            if before is not None:
-                allowed = before.descriptors + _MORE_DESCRIPTORS + _PER_AGENT * len(self.agents)
-                if isinstance(program, AgentProgram):
-                    allowed += _PER_SLOT * len(program.slots())
-                assert now.descriptors <= allowed, (
-                    f"{program.name} has {now.descriptors} descriptors open, had {before.descriptors}"
-                )
-            measured = self._measured.get(program.pid)
-            if measured is not None:
-                assert now.memory_bytes <= _MORE_MEMORY * measured.memory_bytes, (
-                    f"{program.name} has grown from {measured.memory_bytes} to {now.memory_bytes} bytes"
-                )
-
-    async def _check_left(self) -> None:
-        def gone() -> bool:
-            return not leftovers.processes(self.directory, mark=self.mark)
-
-        with suppress(AssertionError):  # told better below
-            await asyncio.to_thread(wait_until, gone, within_s=15.0, what="no process is left")
-        left = leftovers.processes(self.directory, mark=self.mark)
-        assert not left, f"processes left: {[_shown(process) for process in left]}"
-        await self.stack.aclose()
-        assert leftovers.groups(self._state_ids) == []
-        assert leftovers.mounts(self.directory) == []
-        assert leftovers.descriptors(self.directory) == []
-        assert leftovers.drafts(self.directory) == []
-        assert list((self.directory / "tmp").iterdir()) == []
-
-    def _check_logs(self) -> None:
-        for log in [*self.directory.glob("*.log"), *self.directory.rglob("keeper.log")]:
-            for part in log.read_text(errors="replace").split("Traceback (most recent call last)")[1:]:
-                if not any(text in part for text in self.allowed_tracebacks):
-                    raise AssertionError(f"a traceback in {log}:\n{part[:3000]}")
-
-    def _secrets(self) -> list[bytes]:
-        """Every token that was given to a program here."""
-        found = [path.read_bytes().strip() for path in self.directory.rglob("*.token")]
-        with suppress(FileNotFoundError):
-            found += [agent.identity["credential"].encode() for agent in self.agents]
-        return [secret for secret in found if secret]  # a node that has left has none
-
-    def _check_secrets(self) -> None:
-        found = leftovers.holding(self.directory, self._secrets(), allowed=_SECRETS_LIE_IN)
-        assert found == [], "secrets in files"
-
-    def _check_command_lines(self) -> None:
-        secrets = self._secrets()
-        for process in leftovers.processes(self.directory, mark=self.mark):
-            with suppress(psutil.Error):
-                line = " ".join(process.cmdline()).encode()
-                assert not any(secret in line for secret in secrets), f"a secret in {process}"
 
     def give_up(self) -> None:
         """After a failure: nothing is checked, everything ends."""
@@ -493,9 +433,3 @@ def _agent_command(state: Path, coordinator: str, token: Path, name: str, slots:
         *("--coordinator", coordinator, "--join-token-file", str(token)),
         *("--name", name, "--slots", str(slots)),
     ]
-
-
-def _shown(process: psutil.Process) -> str:
-    with suppress(psutil.Error):
-        return f"{process.pid} {process.status()} {' '.join(process.cmdline())[:200]}"
-    return str(process.pid)
