@@ -15,7 +15,7 @@ NEEDED = ["--state", "state", "--coordinator", "localhost:7450"]
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("CONFIG", "SLOTS", "GPUS", "LINK_POLL_WAIT", "LINK_TYPO", "JOIN_TOKEN"):
+    for name in ("CONFIG", "SLOTS", "GPUS", "LINK_POLL_WAIT", "LINK_TYPO", "JOIN_TOKEN", "WORK_ISOLATION"):
         monkeypatch.delenv(f"WINDLASS_AGENT_{name}", raising=False)
 
 
@@ -174,3 +174,32 @@ def test_a_nodes_mounts_are_checked_as_a_tasks_are(monkeypatch: pytest.MonkeyPat
     said = problem_of(NEEDED)
     assert "[0].source: must be like nfs://host:/path/" in said
     assert "[0].destination: must not lie in /etc" in said
+
+
+@pytest.mark.parametrize("users", ["", "5", "900000000", "10-20", "2000-1000", "1000-99999999999", "a-b"])
+def test_a_range_of_users_that_cannot_be_is_refused(users: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINDLASS_AGENT_WORK_UID_RANGE", users)
+    assert "work.uid_range: must" in problem_of(NEEDED)
+
+
+def test_isolation_may_be_an_argument() -> None:
+    assert load_settings([*NEEDED, "--isolation", "strict"]).work.isolation == "strict"
+
+
+@pytest.mark.parametrize(
+    ("disks", "why"),
+    [
+        ([{"device": "sdb", "mount_point": "/data"}], "device must be an absolute path"),
+        ([{"device": "/dev/sdb", "mount_point": "data"}], "mount_point must be an absolute path"),
+        ([{"device": "/dev/sdb", "mount_point": "/"}], "mount_point must be an absolute path"),
+        ([{"device": "/dev/sdb", "mount_point": "/a/../b"}], "mount_point must be an absolute path"),
+        ([{"device": "/dev/sdb", "mount_point": "/data", "file_system": "ntfs"}], "file_system"),
+        ([{"device": "/dev/sdb", "mount_point": "/data", "format": "always"}], "format"),
+        ([{"device": f"/dev/sd{name}", "mount_point": "/data"} for name in "bc"], "named twice"),
+    ],
+)
+def test_data_disks_that_cannot_be_are_refused(
+    disks: list[dict[str, str]], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WINDLASS_AGENT_DISKS", json.dumps(disks))
+    assert why in problem_of(NEEDED)
