@@ -75,7 +75,7 @@ def _split(value: object) -> object:
 
 def _from_json(value: object) -> object:
     """Tables, as a variable has them."""
-    return json.loads(value) if isinstance(value, str) else value
+    return json.loads(value or "[]") if isinstance(value, str) else value
 
 
 def _user_range(value: str) -> str:

@@ -22,7 +22,7 @@ from tests.support.s3_server import S3Server, s3_server
 from tests.support.world import World
 from tests.support.world_processes import AgentProgram
 from windlass_agent.mounts.fuse_daemon import find_rclone
-from windlass_agent.mounts.kernel import ProcessIdentity, why_not_mountable
+from windlass_agent.mounts.kernel import KnownProcess, why_not_mountable
 from windlass_agent.mounts.mounted import read_mounted
 from windlass_proto.errors import InvalidRequest
 from windlass_proto.model.failures import FailureKind
@@ -56,7 +56,7 @@ async def a_store(
     return store
 
 
-def daemons(agent: AgentProgram) -> list[ProcessIdentity]:
+def daemons(agent: AgentProgram) -> list[KnownProcess]:
     """Of the attempts that are there now."""
     records = [read_mounted(agent.state / "attempts" / name) for name in agent.attempts()]
     return [record.daemon for record in records if record is not None and record.daemon is not None]
@@ -294,6 +294,7 @@ async def test_e11_an_isolated_command_cannot_change_what_is_mapped_and_makes_it
 ) -> None:
     if not shutil.which("bwrap"):
         raise NotRun("no bubblewrap")
+    let_others_pass(world.directory)
     store = await a_store(world, settings={"WORK_ISOLATION": "standard"})
     attacks = "; ".join(f"({attack}) && echo through" for attack in WRITES)
     own = "echo y > in/sub/mine && cat in/sub/mine && rm in/sub/mine"
@@ -343,6 +344,13 @@ def _status(pid: int) -> str:
         return str(psutil.Process(pid).status())
     except psutil.Error:
         return ""
+
+
+def let_others_pass(directory: Path) -> None:
+    """Isolated commands are other users, and pytest's directories are its own user's alone."""
+    for place in (directory, *directory.parents):
+        if not place.stat().st_mode & 0o001:
+            place.chmod(place.stat().st_mode | 0o011)
 
 
 def _package_with_link(name: str, target: str) -> bytes:

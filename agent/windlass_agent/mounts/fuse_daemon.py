@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Event
 
 from windlass_agent.mounts.base import StorageUnavailable, TransferCancelled
-from windlass_agent.mounts.kernel import MountEntry, ProcessIdentity, entry_at, identity_of
+from windlass_agent.mounts.kernel import KnownProcess, MountEntry, entry_at, identity_of
 from windlass_proto.model.storage import ObjectLocation, StorageProfile
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -96,9 +96,7 @@ def _section(name: str, options: Mapping[str, str]) -> dict[str, str]:
     return {f"RCLONE_CONFIG_{name}_{option.upper()}": value for option, value in options.items()}
 
 
-def start_daemon(
-    rclone: str, folder: Path, remotes: Sequence[Remote], *, cache_bytes: int
-) -> ProcessIdentity:
+def start_daemon(rclone: str, folder: Path, remotes: Sequence[Remote], *, cache_bytes: int) -> KnownProcess:
     """It mounts on `folder/fuse`, which must be empty. Raises StorageUnavailable."""
     command = daemon_command(rclone, folder / "fuse", folder, cache_bytes=cache_bytes)
     try:
@@ -122,7 +120,7 @@ def start_daemon(
     return identity
 
 
-def wait_for_mount(daemon: ProcessIdentity, folder: Path, *, within_s: float, cancelled: Event) -> MountEntry:
+def wait_for_mount(daemon: KnownProcess, folder: Path, *, within_s: float, cancelled: Event) -> MountEntry:
     """Looks into the kernel's list only. Raises StorageUnavailable, TransferCancelled."""
     until_s = time.monotonic() + within_s
     while not cancelled.is_set():
@@ -137,7 +135,7 @@ def wait_for_mount(daemon: ProcessIdentity, folder: Path, *, within_s: float, ca
     raise TransferCancelled("it was stopped")
 
 
-def end_daemon(identity: ProcessIdentity) -> bool:
+def end_daemon(identity: KnownProcess) -> bool:
     """Asks, then kills; also one that is stopped. Whether it is gone."""
     for number, patience_s in ((signal.SIGTERM, _TERM_S), (signal.SIGKILL, _KILL_S)):
         if not identity.lives:

@@ -83,7 +83,7 @@ def _connection(device: str) -> Path:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessIdentity:
+class KnownProcess:
     """A process of this boot; a pid alone may have become a stranger's."""
 
     pid: int
@@ -99,10 +99,10 @@ class ProcessIdentity:
         )
 
 
-def identity_of(pid: int) -> ProcessIdentity | None:
+def identity_of(pid: int) -> KnownProcess | None:
     """None when it has gone already."""
     fields = _stat(pid)
-    return ProcessIdentity(pid=pid, start_ticks=int(fields[_START_TICKS])) if fields else None
+    return KnownProcess(pid=pid, start_ticks=int(fields[_START_TICKS])) if fields else None
 
 
 def _stat(pid: int) -> list[bytes]:

@@ -24,7 +24,7 @@ _REFUSED = 2
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Refused(Exception):
+class PlaceRefused(Exception):
     """It is the attempt's own doing."""
 
 
@@ -32,7 +32,7 @@ def main() -> int:
     order = json.load(sys.stdin)
     try:
         answer = _ORDERS[order["do"]](order)
-    except Refused as problem:
+    except PlaceRefused as problem:
         json.dump({"error": str(problem)}, sys.stdout)
         return _REFUSED
     except OSError as problem:
@@ -95,7 +95,9 @@ def place(root: str, target: str) -> int:
     for part in target.split("/"):
         try:
             if not stat.S_ISDIR(os.lstat(part, dir_fd=here).st_mode):
-                raise Refused(f"its place {target} is no directory, but something that the package put there")
+                raise PlaceRefused(
+                    f"its place {target} is no directory, but something that the package put there"
+                )
         except FileNotFoundError:
             os.mkdir(part, 0o755, dir_fd=here)
         deeper = os.open(part, _DIRECTORY, dir_fd=here)

@@ -13,7 +13,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from windlass_agent.mounts.kernel import ProcessIdentity
+from windlass_agent.mounts.kernel import KnownProcess
 from windlass_agent.spool.durable import write_whole
 
 FOLDER = "inputs"
@@ -22,7 +22,7 @@ FOLDER = "inputs"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mounted:
     boot_id: str
-    daemon: ProcessIdentity | None
+    daemon: KnownProcess | None
     points: dict[str, str]
     """Where the agent's own mounts are, and the device of each."""
 
@@ -38,7 +38,7 @@ def read_mounted(root: Path) -> Mounted | None:
         daemon = document["daemon"]
         return Mounted(
             boot_id=document["boot_id"],
-            daemon=ProcessIdentity(**daemon) if daemon else None,
+            daemon=KnownProcess(**daemon) if daemon else None,
             points=document["points"],
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):

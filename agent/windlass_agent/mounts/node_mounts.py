@@ -22,7 +22,7 @@ from windlass_agent.mounts.base import (
     Survey,
 )
 from windlass_agent.mounts.fuse_daemon import Remote, end_daemon, start_daemon, wait_for_mount
-from windlass_agent.mounts.kernel import ProcessIdentity, abort_connection, is_waited_for, mount_entries
+from windlass_agent.mounts.kernel import KnownProcess, abort_connection, is_waited_for, mount_entries
 from windlass_agent.mounts.local_directory import LocalDirectories
 from windlass_agent.mounts.mounted import (
     FOLDER,
@@ -140,7 +140,7 @@ class NodeMounts:
     def _mount(self, request: MountRequest, storages: StorageOpener, cancelled: Event) -> None:
         plan = _Plan()
         points: dict[str, str] = {}
-        daemon: ProcessIdentity | None = None
+        daemon: KnownProcess | None = None
         for number, one in enumerate(request.inputs):
             match one.location:
                 case ObjectLocation() as location:
@@ -205,7 +205,7 @@ class NodeMounts:
             )
         )
 
-    def _start(self, root: Path, plan: _Plan, points: dict[str, str]) -> ProcessIdentity:
+    def _start(self, root: Path, plan: _Plan, points: dict[str, str]) -> KnownProcess:
         folder = root / FOLDER
         (folder / "fuse").mkdir()
         daemon = start_daemon(self._rclone, folder, plan.remotes, cache_bytes=self._limits.cache_bytes)
@@ -215,7 +215,7 @@ class NodeMounts:
     def _wait(
         self,
         root: Path,
-        daemon: ProcessIdentity,
+        daemon: KnownProcess,
         plan: _Plan,
         points: dict[str, str],
         cancelled: Event,
