@@ -6,15 +6,18 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task, exits
+from tests.support.builders import Machine, a_job, a_task, exits
+from tests.support.coordinator import InMemoryCoordinator
 from windlass_coordinator.engine.secrets import HandedOut, delete_secret, hand_out, put_secret
 from windlass_coordinator.engine.session import current_node
+from windlass_coordinator.stores.base import InstanceChange
 from windlass_coordinator.stores.secrets import SealedSecret
 from windlass_proto.errors import Conflict, Denied, InvalidJob, NotFound, SessionLost
 from windlass_proto.model.events import Started
 from windlass_proto.model.ids import DEFAULT_TENANT, AttemptRef, Fence, TenantId
 from windlass_proto.model.secrets import SecretKind, secrets_named_by
 from windlass_proto.model.specs import Container, InputMapping, OutputMapping, TaskSpec
+from windlass_proto.model.states import InstanceState
 
 OTHERS = TenantId("others")
 
@@ -120,6 +123,17 @@ def test_only_the_attempt_that_holds_its_instance_gets_them(
     ref = coordinator.claim_one(node)
     with pytest.raises(Denied):
         fetched(coordinator, node, replace(ref, **change))  # type: ignore[arg-type]  # numbers all
+
+
+def test_an_attempt_whose_instance_has_a_newer_fence_gets_nothing(coordinator: InMemoryCoordinator) -> None:
+    put(coordinator, "ours")
+    coordinator.submit(a_job(a_task(storage="ours")))
+    node = coordinator.node()
+    ref = coordinator.claim_one(node)
+    newer = InstanceChange(task_key=ref.task_key, index=0, state=InstanceState.ACTIVE, raise_fence=True)
+    coordinator.store.run_now(lambda tx: tx.change_instances([newer]))
+    with pytest.raises(Denied):
+        coordinator.store.run_now(lambda tx: hand_out(tx, current_node(tx, node.key, node.session), ref))
 
 
 def test_an_attempt_that_has_ended_gets_nothing_any_more(coordinator: InMemoryCoordinator) -> None:
