@@ -58,7 +58,7 @@ _LONGEST_FACT = 1024
 _LARGEST_MACHINE = 1 << 60
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-_NEVER_WANTED = (EventVerdict.SUPERSEDED, EventVerdict.UNKNOWN, EventVerdict.CONFLICT)
+_NEVER_WANTED = (EventVerdict.SUPERSEDED, EventVerdict.UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
