@@ -52,7 +52,7 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoredObject:
+class FoundObject:
     location: ObjectLocation
     size_bytes: int
     etag: str
@@ -73,9 +73,9 @@ class OutputStore(Protocol):
     def get(self, source: ObjectLocation) -> bytes | None:
         """A small object; None = there is none."""
 
-    def look(self, location: ObjectLocation) -> StoredObject | None: ...
+    def look(self, location: ObjectLocation) -> FoundObject | None: ...
 
-    def below(self, directory: ObjectLocation, *, first: str = "") -> Iterator[StoredObject]:
+    def below(self, directory: ObjectLocation, *, first: str = "") -> Iterator[FoundObject]:
         """In the order of their keys; `first` = the name in the directory to begin at."""
 
     def directories(self, directory: ObjectLocation) -> list[ObjectLocation]:

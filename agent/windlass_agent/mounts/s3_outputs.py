@@ -18,10 +18,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from windlass_agent.mounts.base import BadMapping, TransferCancelled
 from windlass_agent.mounts.output_store import (
     ChangedWhileRead,
+    FoundObject,
     Outgoing,
     OutputSource,
     Sent,
-    StoredObject,
 )
 from windlass_agent.mounts.s3_errors import translated
 from windlass_proto.model.storage import ObjectLocation
@@ -100,15 +100,15 @@ class S3Outputs:
         except LookupError:
             return None
 
-    def look(self, location: ObjectLocation) -> StoredObject | None:
+    def look(self, location: ObjectLocation) -> FoundObject | None:
         try:
             with translated(location, missing_is=LookupError):
                 head = self._client.head_object(Bucket=location.bucket, Key=location.key)
         except LookupError:
             return None
-        return StoredObject(location=location, size_bytes=head["ContentLength"], etag=_plain(head["ETag"]))
+        return FoundObject(location=location, size_bytes=head["ContentLength"], etag=_plain(head["ETag"]))
 
-    def below(self, directory: ObjectLocation, *, first: str = "") -> Iterator[StoredObject]:
+    def below(self, directory: ObjectLocation, *, first: str = "") -> Iterator[FoundObject]:
         # StartAfter leaves out the key that it names, so it is given a shorter one.
         after = directory.key + first[:-1]
         with translated(directory):
@@ -117,7 +117,7 @@ class S3Outputs:
             )
             for page in pages:
                 for item in page.get("Contents", []):
-                    yield StoredObject(
+                    yield FoundObject(
                         location=replace(directory, key=item["Key"]),
                         size_bytes=item["Size"],
                         etag=_plain(item["ETag"]),

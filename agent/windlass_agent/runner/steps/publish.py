@@ -25,7 +25,7 @@ from windlass_agent.core.output_manifest import (
     twice_named,
 )
 from windlass_agent.mounts.base import BadMapping, StorageUnavailable, StoreRefused, TransferCancelled
-from windlass_agent.mounts.output_store import Outgoing, OutputSource, OutputStore, Sent, StoredObject
+from windlass_agent.mounts.output_store import FoundObject, Outgoing, OutputSource, OutputStore, Sent
 from windlass_agent.runner.steps.base import StepContext
 from windlass_agent.runner.steps.output_files import FileState, FoundFile, files_below, open_below
 from windlass_agent.runner.steps.output_journal import OutputJournal
@@ -170,7 +170,7 @@ class _Publication:
 
     # -- publishing
 
-    def _earlier(self, store: OutputStore, target: OutputTarget) -> list[StoredObject]:
+    def _earlier(self, store: OutputStore, target: OutputTarget) -> list[FoundObject]:
         """What other attempts of the instance have staged: all of them were before this one."""
         mine = target.staging_of(self._instance, self._context.ref)
         others = [place for place in store.directories(target.staging(self._instance)) if place != mine]
@@ -181,13 +181,13 @@ class _Publication:
         store: OutputStore,
         target: OutputTarget,
         files: Iterable[PublishedFile],
-        earlier: Iterable[StoredObject],
+        earlier: Iterable[FoundObject],
     ) -> None:
         """Removes what an earlier attempt has published and this one has not: by name, and only as long as it
         is what that attempt wrote, as other instances may write to the same directory."""
         kept = {one.name for one in files}
         begin = len(target.staging(self._instance).key)
-        told: dict[str, Callable[[StoredObject], bool]] = {}
+        told: dict[str, Callable[[FoundObject], bool]] = {}
         for staged in earlier:
             _, _, name = staged.location.key[begin:].partition("/")
             told[name] = partial(_is_same, staged)
@@ -291,9 +291,9 @@ class _Publication:
 
 def _there(
     store: OutputStore, target: OutputTarget, files: tuple[PublishedFile, ...]
-) -> dict[str, StoredObject | None]:
+) -> dict[str, FoundObject | None]:
     """What the store has under the names of the files."""
-    found: dict[str, StoredObject | None] = {}
+    found: dict[str, FoundObject | None] = {}
     if len(files) > _LOOKS_MOST:
         last, begin = target.final(files[-1].name).key, len(target.location.key)
         for one in store.below(target.location, first=files[0].name):
@@ -307,9 +307,9 @@ def _as_directory(location: ObjectLocation) -> ObjectLocation:
     return location if location.is_directory else replace(location, key=location.key + "/")
 
 
-def _is_same(staged: StoredObject, there: StoredObject) -> bool:
+def _is_same(staged: FoundObject, there: FoundObject) -> bool:
     return (staged.size_bytes, staged.etag) == (there.size_bytes, there.etag)
 
 
-def _is_it(file: PublishedFile, there: StoredObject) -> bool:
+def _is_it(file: PublishedFile, there: FoundObject) -> bool:
     return file.size_bytes == there.size_bytes and file.is_called(there.etag)
