@@ -21,7 +21,13 @@ from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
 
 from windlass_coordinator import config
 from windlass_coordinator.admin.commands import VERBS, run_verb
-from windlass_coordinator.auth.identity import Authenticator, CredentialLookup, CredentialRecord
+from windlass_coordinator.auth.identity import (
+    NODES_REMEMBERED_FOR,
+    REMEMBERED_FOR,
+    Authenticator,
+    CredentialLookup,
+    CredentialRecord,
+)
 from windlass_coordinator.auth.sealing import open_sealer
 from windlass_coordinator.auth.tokens import TokenKind
 from windlass_coordinator.core.records import Wakes
@@ -35,6 +41,7 @@ from windlass_coordinator.duties import (
     keep_going,
 )
 from windlass_coordinator.engine.fleet import Fleet
+from windlass_coordinator.engine.last_looks import LastLooks
 from windlass_coordinator.engine.parking import ParkedPolls, PollAnswer
 from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.first_start import exclusive, prepare
@@ -172,6 +179,7 @@ async def _answering(web: WebServer) -> AsyncIterator[None]:
 class _Parts:
     """What services and duties share."""
 
+    authenticator: Authenticator
     fleet: Fleet
     parked: ParkedPolls
     watchers: JobWatchers
@@ -200,8 +208,9 @@ class _Parts:
         )
         async with intaking as intake:
             parts = cls(
+                authenticator=_authenticator(settings, store),
                 fleet=fleet,
-                parked=ParkedPolls(),
+                parked=ParkedPolls(looks=_last_looks(settings)),
                 watchers=JobWatchers(),
                 signals=signals,
                 intake=intake,
@@ -214,6 +223,11 @@ class _Parts:
                 fleet.expect(node_key)
             async with _duties(settings, store, logs, parts):
                 yield parts
+
+
+def _last_looks(settings: config.Settings) -> LastLooks | None:
+    """None where others change the database too: nobody hears in time of all that they do."""
+    return None if is_shared(settings.store_url) else LastLooks(monotonic=time.monotonic)
 
 
 _MAY_HAVE_WORK = (
@@ -238,6 +252,8 @@ async def _duties(
     remover = LogRemover(logs)
 
     def after_commit(wakes: Wakes) -> None:
+        parts.parked.forget_changed(wakes)
+        parts.authenticator.forget_nodes(wakes.changed_nodes)
         parts.watchers.notify(wakes)
         parts.signals.notify_jobs(wakes.jobs)
         if wakes.everything:
@@ -298,7 +314,7 @@ def _services(settings: config.Settings, store: Store, parts: _Parts) -> Service
     jobs = JobServiceParts(store=store, watchers=parts.watchers, tail=parts.tail, limits=settings.limits)
     return Services(
         guard=CallGuard(
-            Authenticator(_credential_lookup(store)),
+            parts.authenticator,
             overload=parts.vitals.overload,
             peers=parts.vitals.peers,
             why_no_room=lambda: parts.vitals.reserve.why_short,
@@ -309,6 +325,11 @@ def _services(settings: config.Settings, store: Store, parts: _Parts) -> Service
         nodes=NodeService(store),
         secrets=SecretService(store, sealer, settings.limits),
     )
+
+
+def _authenticator(settings: config.Settings, store: Store) -> Authenticator:
+    nodes_for = REMEMBERED_FOR if is_shared(settings.store_url) else NODES_REMEMBERED_FOR
+    return Authenticator(_credential_lookup(store), nodes_remembered_for=nodes_for)
 
 
 def _credential_lookup(store: Store) -> CredentialLookup:

@@ -10,6 +10,7 @@ import pytest
 from tests.support.stored_records import (
     NOW,
     a_cluster,
+    a_node,
 )
 from windlass_coordinator.core.records import (
     ClusterKey,
@@ -28,6 +29,7 @@ from windlass_proto.model.ids import (
     JobId,
     TaskKey,
 )
+from windlass_proto.model.states import NodeState
 
 
 @dataclass(frozen=True)
@@ -227,6 +229,27 @@ async def test_what_a_follower_breaks_is_not_stored_and_the_next_one_is_served(s
         while not heard:
             await asyncio.sleep(0)
     assert "by-follower" not in await store.run(lambda tx: tx.cluster_names(DEFAULT_TENANT))
+
+
+async def test_whoever_changes_a_nodes_session_or_state_says_so(store: Store) -> None:
+    key = a_node(store, a_cluster(store))
+    node = store.run_now(lambda tx: tx.node_view(key))
+    assert node is not None
+    changed = []
+
+    async def change(verb: Callable[[Transaction], None]) -> None:
+        def noted(tx: Transaction) -> None:
+            verb(tx)
+            changed.append(tx.wakes.changed_nodes)
+
+        await store.run(noted)
+
+    await change(lambda tx: tx.set_node_state(key, NodeState.SILENT, now=NOW))
+    await change(lambda tx: tx.set_node_wish(key, None, reason="no disk", drain_by=None))
+    await change(lambda tx: tx.end_session(node))
+    await change(lambda tx: tx.note_seen({key: NOW}))
+
+    assert changed == [{key}, {key}, {key}, set()]
 
 
 def the_only(found: list[str]) -> str:

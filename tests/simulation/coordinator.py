@@ -37,6 +37,7 @@ from windlass_coordinator.app import _MAY_HAVE_WORK
 from windlass_coordinator.core.records import Claimed, ClusterKey, NodeView
 from windlass_coordinator.engine import nodes, steer
 from windlass_coordinator.engine.fleet import Fleet
+from windlass_coordinator.engine.last_looks import LastLooks
 from windlass_coordinator.engine.nodes import attempts_to_audit, attempts_to_end, settle_missing
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
 from windlass_coordinator.engine.report import report
@@ -117,7 +118,7 @@ class Coordinator(Process):
         super().start()
         self._orders = []
         self.fleet = Fleet(LEASE, monotonic=self.boot_s)
-        self.parked = ParkedPolls(clock=self.wall)
+        self.parked = ParkedPolls(clock=self.wall, looks=LastLooks(monotonic=self.boot_s))
         self.logs = FileLogStore(self.log_root, max_open_streams=8)
         self.archive = LogArchive(self.logs)
         self.intake = LogIntake(self, self.logs)
@@ -196,6 +197,7 @@ class Coordinator(Process):
             outcome()
         for delivery in done.deliveries:
             delivery()
+        self.parked.forget_changed(done.wakes)
         if done.wakes.due is not None:
             self.timer.arm(done.wakes.due)
         for job_id in sorted(done.wakes.deleted_jobs):
@@ -300,6 +302,7 @@ class Coordinator(Process):
             cluster_key=cluster_key,
             capacity=capacity,
             epoch=request.session.node_epoch,
+            nonce=request.session.nonce,
             poll_seq=request.poll_seq,
             want=request.want,
             reply=Promise(),  # type: ignore[arg-type]  # all that is asked of the future
@@ -330,8 +333,10 @@ class Coordinator(Process):
         def look(earlier: Sequence[Claimed]) -> None:
             answer(PollAnswer(claimed=earlier))
 
-        self.parked.park(poll)
-        self.run(nudge, nudged, refused, connection.name)
+        if self.parked.park(poll) and not may_repeat:
+            nudged(())
+        else:
+            self.run(nudge, nudged, refused, connection.name)
 
     def _wait(
         self,
@@ -375,7 +380,8 @@ class Coordinator(Process):
 
     def _heartbeat(self, request: HeartbeatCall, connection: Connection) -> None:
         node_key, deadline = request.node_key, self.fleet.accept_deadline
-        audits = self.boot_s() >= self._audits_due_s.get(node_key, 0.0)
+        is_quiet = not request.missing and self.parked.is_quiet(node_key, request.session, reason="")
+        audits = not is_quiet and self.boot_s() >= self._audits_due_s.get(node_key, 0.0)
         if audits:
             self._audits_due_s[node_key] = self.boot_s() + deadline.total_seconds() / 4
 
@@ -394,7 +400,10 @@ class Coordinator(Process):
                 connection.name,
             )
 
-        self.run(verb, on_done, connection.fail, connection.name)
+        if is_quiet:
+            on_done(([], []))
+        else:
+            self.run(verb, on_done, connection.fail, connection.name)
 
     def _beaten(self, request: HeartbeatCall, connection: Connection, outcome: Any, known: Any) -> None:
         settled = self.archive.which_are_settled(known)

@@ -32,12 +32,16 @@ def why_not_quiet(simulation: "Simulation") -> str:
         if found:
             return f"{what} {found[:5]}"
     for node in simulation.nodes:
-        if node.is_gone:
-            continue
-        why = _why_not_at_rest(node)
+        why = _why_not_given_up(node, rows) if node.is_gone else _why_not_at_rest(node)
         if why:
             return why
     return ""
+
+
+def _why_not_given_up(node, rows) -> str:  # type: ignore[no-untyped-def]  # Node, and what reads the store
+    """A coordinator that was started again and again has not noticed yet that the machine is no more."""
+    state = "SELECT state FROM nodes WHERE name = ? AND state NOT IN ('JOINING', 'GONE', 'DELETED')"
+    return f"L7: {node.name} is no more, and taken for {found}" if (found := rows(state, node.name)) else ""
 
 
 def _why_not_at_rest(node) -> str:  # type: ignore[no-untyped-def]  # Node

@@ -1,12 +1,14 @@
 """Who is calling: turns a bearer token into an identity.
 
 The answer is kept for five seconds, so that a call in a hot loop costs one dictionary look-up; a revoked
-token works for that long at most. What an identity may do is decided in `access`, not here.
+token works for that long at most. Those of nodes may be kept for longer, as ten thousand idle ones would ask
+thousands of times a second, where somebody tells which of them to forget (`forget_nodes`). What an identity
+may do is decided in `access`, not here.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
@@ -16,6 +18,8 @@ from windlass_proto.errors import Denied
 from windlass_proto.model.ids import ClusterName, NodeId, NodeKey, TenantId
 
 REMEMBERED_FOR = timedelta(seconds=5)
+NODES_REMEMBERED_FOR = timedelta(minutes=5)
+"""Where each change of a node is told."""
 _REMEMBERED = 20_000
 """Two tokens for each of 10,000 nodes."""
 
@@ -83,27 +87,51 @@ class Authenticator:
         self,
         lookup: CredentialLookup,
         *,
+        nodes_remembered_for: timedelta = REMEMBERED_FOR,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`now` judges expiry, `clock` (seconds) the age of what is remembered."""
         self._lookup = lookup
+        self._nodes_remembered_for = nodes_remembered_for
         self._now = now
         self._clock = clock
         self._known: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
+        self._texts: dict[NodeKey, str] = {}
+        self._forgotten = 0
 
     async def authenticate(self, text: str) -> Identity:
         """The identity that the token `text` proves; raises Unauthenticated."""
         known = self._known.get(text)
         if known is not None and self._clock() < known[0]:
             return known[1]
-        self._known.pop(text, None)
+        self._forget(text)
+        forgotten = self._forgotten
         record = await self._valid_record(text)
         identity = _identity(record)
-        self._known[text] = (self._clock() + self._lifetime_s(record), identity)
+        # What was forgotten meanwhile may have been this one.
+        is_told = self._forgotten == forgotten and isinstance(identity, AgentIdentity)
+        longest = self._nodes_remembered_for if is_told else REMEMBERED_FOR
+        self._known[text] = (self._clock() + self._lifetime_s(record, longest), identity)
+        if isinstance(identity, AgentIdentity):
+            self._texts[identity.node_key] = text
         if len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
+            self._forget(next(iter(self._known)))
         return identity
+
+    def forget_nodes(self, nodes: Collection[NodeKey]) -> None:
+        """What these may has changed, or their credential was revoked."""
+        if nodes:
+            self._forgotten += 1
+        for node_key in nodes:
+            text = self._texts.get(node_key)
+            if text is not None:
+                self._forget(text)
+
+    def _forget(self, text: str) -> None:
+        known = self._known.pop(text, None)
+        if known is not None and isinstance(known[1], AgentIdentity):
+            self._texts.pop(known[1].node_key, None)
 
     async def _valid_record(self, text: str) -> CredentialRecord:
         token = parse_token(text)
@@ -118,10 +146,10 @@ class Authenticator:
             raise Unauthenticated(f"the token {token.token_id} has expired: ask for a new one")
         return record
 
-    def _lifetime_s(self, record: CredentialRecord) -> float:
+    def _lifetime_s(self, record: CredentialRecord, longest: timedelta) -> float:
         if record.expires_at is None:
-            return REMEMBERED_FOR.total_seconds()
-        return min(REMEMBERED_FOR, record.expires_at - self._now()).total_seconds()
+            return longest.total_seconds()
+        return min(longest, record.expires_at - self._now()).total_seconds()
 
 
 def _proves(token: Token, record: CredentialRecord) -> bool:

@@ -228,6 +228,8 @@ class Wakes:
     """Have new work."""
     nodes: set[NodeKey] = field(default_factory=set)
     """Have attempts to stop."""
+    changed_nodes: set[NodeKey] = field(default_factory=set)
+    """Have another session, another state or attempts to stop: what was seen of them does not hold."""
     jobs: set[JobId] = field(default_factory=set)
     """Have changed."""
     ended_jobs: set[JobId] = field(default_factory=set)
@@ -242,6 +244,7 @@ class Wakes:
         """Adds all of `other`."""
         self.clusters |= other.clusters
         self.nodes |= other.nodes
+        self.changed_nodes |= other.changed_nodes
         self.jobs |= other.jobs
         self.ended_jobs |= other.ended_jobs
         self.deleted_jobs |= other.deleted_jobs

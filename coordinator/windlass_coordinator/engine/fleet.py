@@ -52,6 +52,7 @@ class Fleet:
         self._heard: dict[NodeKey, _Heard] = {}
         self._last_poll: dict[NodeKey, tuple[tuple[int, int], str]] = {}
         self._fresh: set[NodeKey] = set()
+        self._timing: tuple[int, Timing] | None = None
 
     def expect(self, node_key: NodeKey) -> None:
         """A node known from the database: it has the grace of a restart to be heard."""
@@ -123,13 +124,18 @@ class Fleet:
 
     def timing(self) -> Timing:
         """What agents are told to keep to, by the size of the fleet now."""
-        interval = heartbeat_interval(self._policy, nodes=len(self._heard))
-        return Timing(
+        nodes = len(self._heard)
+        if self._timing is not None and self._timing[0] == nodes:
+            return self._timing[1]
+        interval = heartbeat_interval(self._policy, nodes=nodes)
+        timing = Timing(
             heartbeat_interval=interval,
             lease=lease_ttl(self._policy, interval=interval),
             poll_wait=self._policy.poll_wait,
             kill_grace=self._policy.kill_grace,
         )
+        self._timing = (nodes, timing)
+        return timing
 
     def note_poll(self, node_key: NodeKey, *, epoch: int, poll_seq: int, via: str) -> bool:
         """Remembers the poll; True when it may be a repetition: its first answer must be looked up.
@@ -150,6 +156,8 @@ class Fleet:
         forget_s = self._policy.forget_after.total_seconds()
         for node_key, heard in self._heard.items():
             silence = now - heard.at_s
+            if silence <= heard.expires_s and not heard.silent:
+                continue
             if not heard.silent and silence > heard.expires_s:
                 heard.silent = True
                 expired.append(node_key)

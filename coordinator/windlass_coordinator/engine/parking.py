@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 
 from windlass_coordinator.core.records import Claimed, ClusterKey, Wakes
 from windlass_coordinator.engine.claim import claim
+from windlass_coordinator.engine.last_looks import LastLooks, LookCommitted
 from windlass_coordinator.stores.base import Transaction
+from windlass_proto.model.assignments import SessionRef
 from windlass_proto.model.ids import AttemptRef, NodeKey
 from windlass_proto.model.resources import NodeCapacity
 from windlass_proto.model.states import NodeState
@@ -38,6 +40,7 @@ class ParkedPoll:
     capacity: NodeCapacity
     """When the session began; the claim itself looks at the node again."""
     epoch: int
+    nonce: str
     poll_seq: int
     want: int
     reply: "asyncio.Future[PollAnswer]" = field(repr=False)
@@ -69,8 +72,15 @@ class ParkedPollAnswer:
 class ParkedPolls:
     """All polls that wait on this coordinator, one per node at most."""
 
-    def __init__(self, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        looks: LastLooks | None = None,
+    ) -> None:
+        """`looks` remembers what was seen; without it each poll looks for itself."""
         self._clock = clock
+        self._looks = looks
         self._lock = threading.Lock()
         self._by_node: dict[NodeKey, ParkedPoll] = {}
         # Insertion order is arrival order: who has waited longest is served first.
@@ -80,18 +90,38 @@ class ParkedPolls:
     def __len__(self) -> int:
         return len(self._by_node)
 
-    def park(self, poll: ParkedPoll) -> None:
-        """Waits from now on; an older poll of the same node is answered empty, as its caller has gone."""
+    def park(self, poll: ParkedPoll) -> bool:
+        """Waits from now on; an older poll of the same node is answered empty, as its caller has gone. False
+        when nobody knows whether there is something for it, so that it has to be nudged."""
         with self._lock:
             if self._is_drained:  # it came to the gate before the end, and in too late
                 poll.answer(PollAnswer(go_away=True))
-                return
+                return False
             older = self._take(poll.node_key)
             self._by_node[poll.node_key] = poll
             if poll.want > 0:
                 self._hungry.setdefault(poll.cluster_key, {})[poll.node_key] = poll
+            # Under the lock: a commit that changes it either finds the poll, or has been heard of here.
+            is_known = self._is_in_vain(poll)
         if older is not None:
             older.answer(PollAnswer())
+        return is_known
+
+    def _is_in_vain(self, poll: ParkedPoll) -> bool:
+        looks = self._looks
+        if looks is None or not looks.is_quiet(poll.node_key, epoch=poll.epoch, nonce=poll.nonce):
+            return False
+        return poll.want == 0 or looks.has_no_work(poll.node_key, poll.cluster_key, poll.capacity)
+
+    def is_quiet(self, node_key: NodeKey, session: SessionRef, *, reason: str) -> bool:
+        """Whether it is known that a heartbeat of this session, which gives this reason for taking no work,
+        would change nothing and be told nothing."""
+        return self._looks is not None and self._looks.is_quiet_with(node_key, session, reason=reason)
+
+    def forget_changed(self, wakes: Wakes) -> None:
+        """After a commit, also when nothing was handed out in it."""
+        if self._looks is not None:
+            self._looks.forget(nodes=wakes.changed_nodes)
 
     def withdraw(self, poll: ParkedPoll) -> bool:
         """Stops waiting; False when a commit is serving it right now."""
@@ -111,10 +141,11 @@ class ParkedPolls:
             self._hungry.clear()
         return polls
 
-    def follow(self, tx: Transaction, wakes: Wakes) -> list["ParkedPollAnswer"]:
+    def follow(self, tx: Transaction, wakes: Wakes) -> list["Served"]:
         """Serves the polls that `wakes` concerns, inside the commit (see `stores.base.Follow`)."""
-        deliveries: list[ParkedPollAnswer] = []
+        deliveries: list[Served] = []
         with self._lock:
+            self._forget(wakes)
             nodes = set(self._by_node) if wakes.everything else wakes.nodes
             clusters = set(self._hungry) if wakes.everything else wakes.clusters
         try:
@@ -131,7 +162,13 @@ class ParkedPolls:
             raise
         return deliveries
 
-    def _serve_node(self, tx: Transaction, poll: ParkedPoll, deliveries: list["ParkedPollAnswer"]) -> None:
+    def _forget(self, wakes: Wakes) -> None:
+        if self._looks is not None and wakes.everything:
+            self._looks.forget_all()
+        elif self._looks is not None:
+            self._looks.forget(nodes=wakes.changed_nodes, clusters=wakes.clusters)
+
+    def _serve_node(self, tx: Transaction, poll: ParkedPoll, deliveries: list["Served"]) -> None:
         node = tx.node_view(poll.node_key)
         if node is None or node.epoch != poll.epoch:
             return
@@ -139,10 +176,13 @@ class ParkedPolls:
         claimed = claim(tx, node, want=poll.want, poll_seq=poll.poll_seq, now=self._clock())
         if claimed or not poll.told_stops.issuperset(stops):
             self._deliver(poll, PollAnswer(claimed=claimed, stops=stops), deliveries)
+        if self._looks is not None and not stops:
+            found = sum(len(one.index) for one in claimed)
+            look = self._looks.note(tx, node, wanted=poll.want, found=found)
+            if look is not None:
+                deliveries.append(look)
 
-    def _serve_cluster(
-        self, tx: Transaction, cluster_key: ClusterKey, deliveries: list["ParkedPollAnswer"]
-    ) -> None:
+    def _serve_cluster(self, tx: Transaction, cluster_key: ClusterKey, deliveries: list["Served"]) -> None:
         with self._lock:
             polls = list(self._hungry.get(cluster_key, {}).values())
         # What two machines of one size do not find, no other of that size finds. One alone tells nothing:
@@ -163,8 +203,10 @@ class ParkedPolls:
                 if len(without_luck) >= _SIZES_ASKED:
                     return
 
-    def _deliver(self, poll: ParkedPoll, answer: PollAnswer, deliveries: list["ParkedPollAnswer"]) -> None:
+    def _deliver(self, poll: ParkedPoll, answer: PollAnswer, deliveries: list["Served"]) -> None:
         with self._lock:
+            if answer.claimed and self._looks is not None:
+                self._looks.forget(nodes=(poll.node_key,))
             if self._by_node.get(poll.node_key) is poll:
                 self._take(poll.node_key)
         deliveries.append(ParkedPollAnswer(poll=poll, answer=answer, park_again=self._park_again))
@@ -182,6 +224,8 @@ class ParkedPolls:
             self._hungry[poll.cluster_key].pop(node_key, None)
         return poll
 
+
+Served = ParkedPollAnswer | LookCommitted
 
 _TELL_FOR_ALL = 2
 

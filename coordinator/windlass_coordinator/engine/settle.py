@@ -285,7 +285,9 @@ def _skip_descendants(
 def stop_live_job(tx: Transaction, job: JobView, *, stop_as: JobState, reason: str, now: datetime) -> None:
     """No new claims from here on; live attempts are asked to stop; nodes are woken to hear of it."""
     ended = tx.begin_stopping(job.job_key, stop_as=stop_as, reason=reason, now=now)
-    tx.wakes.nodes |= tx.nodes_running(job.job_key)
+    running = tx.nodes_running(job.job_key)
+    tx.wakes.nodes |= running
+    tx.wakes.changed_nodes |= running
     tx.wakes.jobs.add(job.job_id)
     by_state: dict[TaskState, list[TaskKey]] = {}
     for key, state in ended.items():

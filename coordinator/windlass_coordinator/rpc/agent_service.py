@@ -31,7 +31,7 @@ from windlass_proto import convert
 from windlass_proto.checks.words import Findings, check_between, check_text
 from windlass_proto.errors import Denied, InvalidRequest, Unavailable
 from windlass_proto.failpoints import reach
-from windlass_proto.model.assignments import AssignmentBatch, SessionRef
+from windlass_proto.model.assignments import AssignmentBatch, SessionRef, Timing
 from windlass_proto.model.events import AttemptEvent, Exited, PrepareFailed, StoppedEarly
 from windlass_proto.model.ids import AttemptRef, JobId, NodeId, NodeKey
 from windlass_proto.model.resources import NodeCapacity
@@ -86,6 +86,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self._rules = parts.rules
         self._sealer = parts.sealer
         self._notes = NodeNotes(most=_NODES_NOTED)
+        self._told_timing: tuple[Timing, wire.Timing] | None = None
 
     async def Join(self, request: wire.JoinRequest, context: Context) -> wire.JoinReply:
         token = parse_token(request.token)
@@ -146,7 +147,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         note = self._notes.of(node_key)
         note.place, note.told_stops = (node.cluster_key, opening.facts.capacity), frozenset()
         self._fleet.hear(node_key)
-        reply.timing.CopyFrom(convert.timing_to_wire(self._fleet.timing()))
+        reply.timing.CopyFrom(self._timing())
         return reply
 
     async def Poll(self, request: wire.PollRequest, context: Context) -> wire.PollReply:
@@ -162,6 +163,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             cluster_key=cluster_key,
             capacity=capacity,
             epoch=session.node_epoch,
+            nonce=session.nonce,
             poll_seq=request.poll_seq,
             want=min(request.want, _MOST_PER_POLL),
             reply=asyncio.get_running_loop().create_future(),
@@ -175,9 +177,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 tx.wakes.nodes.add(node_key)
             return earlier
 
-        self._parked.park(poll)
+        is_known = self._parked.park(poll) and not may_repeat
         try:
-            earlier = await self._store.run(nudge)
+            earlier = () if is_known else await self._store.run(nudge)
             answer = await (self._again(poll, earlier, nudge) if earlier else self._wait(poll, request))
         finally:
             self._parked.withdraw(poll)
@@ -232,8 +234,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         session, node_key = _session(request.session)
         ended = [convert.attempt_ref_from_wire(ref) for ref in request.ended]
         missing = [convert.attempt_ref_from_wire(ref) for ref in request.missing]
-        audits = self._is_audit_due(node_key)
         trouble = _trouble(request.pressure)
+        is_quiet = not missing and self._parked.is_quiet(node_key, session, reason=trouble)
+        audits = not is_quiet and self._is_audit_due(node_key)
 
         def verb(tx: Transaction) -> tuple[list[AttemptRef], list[AttemptRef]]:
             node = current_node(tx, node_key, session)
@@ -242,15 +245,22 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             audit = self._audit(tx, node) if audits else []
             return attempts_to_end(tx, node, now=_now()), audit
 
-        stops, audit = await self._store.run(verb)
+        stops, audit = ([], []) if is_quiet else await self._store.run(verb)
         forgets = await self._settled(ended)
         self._fleet.hear(node_key)
         return wire.HeartbeatReply(
-            timing=convert.timing_to_wire(self._fleet.timing()),
+            timing=self._timing(),
             stops=[convert.attempt_ref_to_wire(ref) for ref in stops],
             forgets=[convert.attempt_ref_to_wire(ref) for ref in forgets],
             audit=[convert.attempt_ref_to_wire(ref) for ref in audit],
         )
+
+    def _timing(self) -> wire.Timing:
+        """Mostly the one that was told before."""
+        timing = self._fleet.timing()
+        if self._told_timing is None or self._told_timing[0] is not timing:
+            self._told_timing = (timing, convert.timing_to_wire(timing))
+        return self._told_timing[1]
 
     def _is_audit_due(self, node_key: NodeKey) -> bool:
         """A quarter of the deadline is often enough; each audit is a query."""

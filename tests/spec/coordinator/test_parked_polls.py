@@ -37,6 +37,7 @@ class Waiting:
             cluster_key=cluster_key,
             capacity=capacity,
             epoch=machine.epoch,
+            nonce=machine.nonce,
             poll_seq=machine.poll_seq + 1,
             want=1,
             reply=self._loop.create_future(),

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
-from windlass_coordinator.core.records import ClusterKey, JobKey, NodeView
+from windlass_coordinator.core.records import ClusterKey, JobKey, NodeView, Wakes
 from windlass_coordinator.stores.postgres.arrays import ints, texts
 from windlass_coordinator.stores.postgres.locks import PostgresLocks, RunAgain
 from windlass_coordinator.stores.sql.rows import node_view_of
@@ -31,6 +31,8 @@ UPDATE nodes SET state = 'READY', state_id = $2, boot_id = $3, epoch = $4, nonce
 
 class PostgresNodes(PostgresLocks):
     """The part of a transaction that knows machines."""
+
+    wakes: Wakes
 
     def incarnation(self) -> int:
         return self._incarnation
@@ -133,6 +135,7 @@ class PostgresNodes(PostgresLocks):
         last_nonce: str,
         now: datetime,
     ) -> None:
+        self.wakes.changed_nodes.add(node.node_key)
         self._lock_node(node.node_key)
         self._change(
             _OPEN_SESSION,
@@ -165,6 +168,7 @@ class PostgresNodes(PostgresLocks):
             raise RunAgain
 
     def end_session(self, node: NodeView) -> None:
+        self.wakes.changed_nodes.add(node.node_key)
         self._lock_node(node.node_key)
         self._change(
             "UPDATE nodes SET epoch = $1 WHERE node_key = $2",
@@ -173,6 +177,7 @@ class PostgresNodes(PostgresLocks):
         )
 
     def set_node_state(self, node_key: NodeKey, state: NodeState, *, now: datetime) -> None:
+        self.wakes.changed_nodes.add(node_key)
         self._lock_node(node_key)
         self._change("UPDATE nodes SET state = $1 WHERE node_key = $2", state, node_key)
         if state is NodeState.READY:
@@ -181,6 +186,7 @@ class PostgresNodes(PostgresLocks):
     def set_node_wish(
         self, node_key: NodeKey, wish: NodeState | None, *, reason: str, drain_by: datetime | None
     ) -> None:
+        self.wakes.changed_nodes.add(node_key)
         self._lock_node(node_key)
         self._change(
             "UPDATE nodes SET wish = $1, reason = $2, drain_by = $3 WHERE node_key = $4",

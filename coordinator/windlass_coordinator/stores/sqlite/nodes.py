@@ -23,6 +23,7 @@ class SqliteNodes:
     """The part of a transaction that knows machines."""
 
     _db: sqlite3.Connection
+    wakes: Wakes
     _incarnation: int
 
     def incarnation(self) -> int:
@@ -103,6 +104,7 @@ class SqliteNodes:
     def set_node_wish(
         self, node_key: NodeKey, wish: NodeState | None, *, reason: str, drain_by: datetime | None
     ) -> None:
+        self.wakes.changed_nodes.add(node_key)
         self._db.execute(
             "UPDATE nodes SET wish = ?, reason = ?, drain_by = ? WHERE node_key = ?",
             (wish or "", reason, None if drain_by is None else to_us(drain_by), node_key),
@@ -115,6 +117,7 @@ class SqliteNodes:
         )
 
     def end_session(self, node: NodeView) -> None:
+        self.wakes.changed_nodes.add(node.node_key)
         self._db.execute(
             "UPDATE nodes SET epoch = ? WHERE node_key = ?",
             (node.epoch + 1, node.node_key),
@@ -143,6 +146,7 @@ class SqliteNodes:
         last_nonce: str,
         now: datetime,
     ) -> None:
+        self.wakes.changed_nodes.add(node.node_key)
         self._db.execute(
             """UPDATE nodes SET state = 'READY', state_id = ?, boot_id = ?, epoch = ?, nonce = ?,
                  last_nonce = ?, name = ?, slots = ?, cpu = ?, memory_bytes = ?, agent_version = ?, os = ?,
@@ -170,6 +174,7 @@ class SqliteNodes:
         self._db.execute("UPDATE nodes SET last_nonce = nonce WHERE node_key = ?", (node_key,))
 
     def set_node_state(self, node_key: NodeKey, state: NodeState, *, now: datetime) -> None:
+        self.wakes.changed_nodes.add(node_key)
         self._db.execute("UPDATE nodes SET state = ? WHERE node_key = ?", (state, node_key))
         if state is NodeState.READY:
             self.note_seen({node_key: now})
