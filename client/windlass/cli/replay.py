@@ -20,7 +20,7 @@ from windlass.replay.folder import prepare_folder
 from windlass.replay.inputs import check_inputs, mounted_inputs
 from windlass.replay.inputs import copy_inputs as bring_copies
 from windlass.replay.past import PastAttempt, find_past_attempt
-from windlass.replay.plan import Place, ReplayPlan, plan_replay
+from windlass.replay.plan import RemotePlace, ReplayPlan, plan_replay
 from windlass.store import RemoteFiles
 from windlass_proto.errors import InvalidRequest
 
@@ -132,7 +132,7 @@ class _Bringer:
     """Brings what the attempt had, and has it run."""
 
     def __init__(
-        self, invocation: Invocation, past: PastAttempt, plan: ReplayPlan, *, inputs: tuple[Place, ...]
+        self, invocation: Invocation, past: PastAttempt, plan: ReplayPlan, *, inputs: tuple[RemotePlace, ...]
     ) -> None:
         self._invocation, self._past, self._plan, self._inputs = invocation, past, plan, inputs
         self._profiles = invocation.profile().storage()

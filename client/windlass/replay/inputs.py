@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from windlass import environment
 from windlass.package import Showing
 from windlass.replay.folder import Say
-from windlass.replay.plan import Place
+from windlass.replay.plan import RemotePlace
 from windlass.store import RemoteFiles, location_of
 from windlass_proto.errors import InvalidRequest, NotFound
 from windlass_proto.model.storage import OBJECT_SCHEMES, ObjectLocation, StorageProfile, StorageProfiles
@@ -23,7 +23,7 @@ _END_WITHIN_S = 10.0
 _LOOK_EVERY_S = 0.05
 
 
-def check_inputs(inputs: Sequence[Place]) -> None:
+def check_inputs(inputs: Sequence[RemotePlace]) -> None:
     """Raises InvalidRequest for what only a node has."""
     for place in inputs:
         if place.url.partition("://")[0] not in OBJECT_SCHEMES:
@@ -34,7 +34,7 @@ def check_inputs(inputs: Sequence[Place]) -> None:
 
 
 def copy_inputs(
-    folder: Path, inputs: Sequence[Place], *, store: RemoteFiles, say: Say, showing: Showing
+    folder: Path, inputs: Sequence[RemotePlace], *, store: RemoteFiles, say: Say, showing: Showing
 ) -> None:
     """Everything below each; an input that is one object becomes a file of its name."""
     for place in inputs:
@@ -54,7 +54,7 @@ def copy_inputs(
 @contextmanager
 def mounted_inputs(
     folder: Path,
-    inputs: Sequence[Place],
+    inputs: Sequence[RemotePlace],
     profiles: StorageProfiles,
     *,
     store: RemoteFiles,

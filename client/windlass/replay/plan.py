@@ -25,7 +25,7 @@ _OF_WHOEVER_RUNS_IT = ("HOME", "USER", "LOGNAME")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class RemotePlace:
     """A mapping of the task: what is remote, where it lies in the folder, and what the command calls it."""
 
     url: str
@@ -44,8 +44,8 @@ class ReplayPlan:
     """Variables whose values are folders."""
     own: tuple[str, ...]
     """Variables that whoever runs it has of his own."""
-    inputs: tuple[Place, ...]
-    outputs: tuple[Place, ...]
+    inputs: tuple[RemotePlace, ...]
+    outputs: tuple[RemotePlace, ...]
     timeout_s: float | None
     memory_bytes: int
     pids: int
@@ -63,7 +63,7 @@ class ReplayPlan:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False)
 
     @property
-    def binds(self) -> tuple[Place, ...]:
+    def binds(self) -> tuple[RemotePlace, ...]:
         return tuple(place for place in (*self.inputs, *self.outputs) if place.target)
 
 
@@ -100,13 +100,13 @@ class _Places:
     def __init__(self) -> None:
         self._folders: dict[str, str] = {}
 
-    def of(self, url: str, path_text: str) -> Place:
+    def of(self, url: str, path_text: str) -> RemotePlace:
         path = PurePosixPath(path_text)
         if not path.is_absolute():
-            return Place(url=url, folder=f"{WORK}/{path}", target="")
+            return RemotePlace(url=url, folder=f"{WORK}/{path}", target="")
         target = str(PurePosixPath("/", *path.parts[1:]))
         folder = self._folders.setdefault(target, f"mounts/{len(self._folders)}")
-        return Place(url=url, folder=folder, target=target)
+        return RemotePlace(url=url, folder=folder, target=target)
 
 
 def _environment(past: PastAttempt) -> dict[str, str]:
