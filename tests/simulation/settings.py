@@ -30,4 +30,8 @@ GIVE_BACK_AFTER_S = 1.0
 CHORES_EVERY_S = 1.0
 CHAOS_S = 60.0
 HEALED_S = 400.0
-"""After the last fault everything must have ended within this time."""
+"""After the last fault everything must have ended within this time, unless commands still end."""
+IDLE_S = 60.0
+"""Then no longer than this after the last one; the longest command takes half of it."""
+WORKED_OFF_S = 2_000.0
+"""And in no case later."""
