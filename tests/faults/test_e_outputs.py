@@ -146,6 +146,22 @@ async def _killed_at(world: World, failpoint: str) -> None:
 
 
 @scenario("E08", quick=False)
+@pytest.mark.parametrize("failpoint", ["coord.outputs.before_commit", "coord.outputs.after_commit"])
+async def test_e08_a_coordinator_killed_around_its_leave_is_asked_again(world: World, failpoint: str) -> None:
+    store, settings = a_store(world)
+    world.coordinator.settings |= {"LEASE_REPLACE_AFTER": "120s"}
+    world.coordinator.start(failpoint=failpoint)
+    await world.until_ready(await world.add_agent(slots=1, settings=settings))
+    job = await world.submit(world.task(WRITE, outputs=TO_RESULTS))
+    assert await asyncio.to_thread(world.coordinator.exit_code) == -9
+    world.coordinator.start()
+    assert (await world.wait(job)).state is JobState.SUCCEEDED
+    assert [one.state for one in await world.attempts(job)] == [AttemptState.SUCCEEDED]
+    assert in_bucket(store, "results") == expected(1)
+    check_published(world, store, attempts={0: 1})
+
+
+@scenario("E08", quick=False)
 async def test_e08_an_attempt_that_was_cut_off_while_it_published_mixes_nothing_in(
     world: World, profile: FaultProfile
 ) -> None:

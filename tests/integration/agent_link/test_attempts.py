@@ -1,5 +1,6 @@
 """What a command finds on its node, and what becomes of what it leaves there."""
 
+import asyncio
 import io
 import os
 import tarfile
@@ -12,7 +13,7 @@ import pytest_asyncio
 from tests.support.agent_system import AgentUnderTest, SystemUnderTest, a_job, argv, until
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.specs import InputMapping, OutputMapping
-from windlass_proto.model.states import JobState, LogStream
+from windlass_proto.model.states import AttemptState, JobState, LogStream
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mount namespaces need root")
 
@@ -86,6 +87,21 @@ async def test_results_that_cannot_be_uploaded_fail_the_attempt(system: SystemUn
     assert (ended.state, attempt.failure) == (JobState.FAILED, FailureKind.OUTPUT)
     assert "NoSuchBucket" in attempt.reason
     assert "not done within 2 s (upload_timeout)" in attempt.reason
+
+
+async def test_a_stop_ends_an_upload_that_is_tried_again_and_again(system: SystemUnderTest) -> None:
+    outputs = (OutputMapping(source="out", destination="oss://no-such-bucket/out/"),)
+    async with system.client() as client:
+        job_id = await client.submit(a_job("attempts", "echo a > out/a", outputs=outputs))
+
+        async def is_finalizing() -> bool:
+            found = [one async for one in client.instances(job_id)]
+            return bool(found) and found[0].attempts[-1].state is AttemptState.FINALIZING
+
+        await until(is_finalizing)
+        await client.stop(job_id)
+        async with asyncio.timeout(60):
+            assert (await client.wait(job_id)).state is JobState.STOPPED
 
 
 @needs_root

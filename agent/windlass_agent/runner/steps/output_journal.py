@@ -7,6 +7,7 @@ everything is sent again.
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from threading import Lock
 
 from windlass_agent.mounts.output_store import Sent
 from windlass_agent.runner.steps.output_files import FileState
@@ -22,6 +23,8 @@ class OutputJournal:
     def __init__(self, directory: Path) -> None:
         self._path = directory / _NAME
         self._log: JsonLog | None = None
+        # A step that is left behind in its thread may still write when nobody waits for it any more.
+        self._guard, self._is_closed = Lock(), False
         self._sent: dict[str, tuple[FileState | None, Sent]] = {}
         self._supersedes: bool | None = None
         self.is_published = False
@@ -67,13 +70,16 @@ class OutputJournal:
         self._write({"forgotten": True})
 
     def close(self) -> None:
-        if self._log is not None:
-            self._log.close()
-            self._log = None
+        with self._guard:
+            self._is_closed = True
+            if self._log is not None:
+                self._log.close()
 
     def _write(self, record: JsonRecord) -> None:
         # On a full disk it is not: an agent that starts in between sends once more.
-        with suppress(OSError):
+        with self._guard, suppress(OSError):
+            if self._is_closed:
+                return
             if self._log is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._log = JsonLog(self._path)
