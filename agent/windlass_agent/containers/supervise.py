@@ -78,7 +78,7 @@ class Engine:
         )
 
 
-class Supervisor:
+class ContainerSupervisor:
     def __init__(self, run: Facts) -> None:
         self._run = run
         self._engine = Engine(run)
@@ -237,7 +237,7 @@ def main(arguments: list[str]) -> int:
         run: Facts = json.load(file)
     _become_subreaper()
     if arguments[1:] != ["remove"]:
-        return Supervisor(run).main()
+        return ContainerSupervisor(run).main()
     outcome = remove(run, Engine(run))
     _unlink(run["env_file"])
     if outcome["removed"]:
