@@ -70,6 +70,9 @@ async def test_huge_numbers_of_an_agent_are_refused(
         "Report": with_huge_event(session),
         "Heartbeat": wire.HeartbeatRequest(session=session, hb_seq=HUGE, ended=[HUGE_REF]),
         "Release": wire.ReleaseRequest(session=session, refs=[HUGE_REF]),
+        "CommitOutputs": wire.CommitOutputsRequest(
+            session=session, ref=HUGE_REF, manifest_digest="d" * 64, files=1, bytes=1
+        ),
         "OpenSession": wire.OpenSessionRequest(
             node_id=agent.node_id, last_nonce=agent.nonce, facts=huge_facts
         ),
@@ -85,6 +88,20 @@ async def test_huge_numbers_of_an_agent_are_refused(
         "Release": wire.ReleaseReply(released=[False])
     }
     assert await client.submit(a_job(agent)), "others are served"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("manifest_digest", "D" * 64), ("manifest_digest", ""), ("files", HUGE), ("bytes", HUGE)],
+)
+async def test_an_odd_manifest_is_refused_by_field(
+    coordinator: CoordinatorProcess, agent: SpokenAgent, field: str, value: object
+) -> None:
+    request = wire.CommitOutputsRequest(session=agent.session, manifest_digest="d" * 64)
+    setattr(request, field, value)
+    assert await outcome(coordinator, "CommitOutputs", request, agent.credential) is (
+        grpc.StatusCode.INVALID_ARGUMENT
+    )
 
 
 async def test_an_odd_poll_harms_nobody_elses_submit(
