@@ -4,10 +4,11 @@ import json
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any  # JSON of the registry's settings
 
 from tests.support.s3_server import free_port
 
@@ -24,13 +25,15 @@ class ImageRegistry:
 
 
 @contextmanager
-def image_registry(root: Path, scratch: Path, *, auth: bool = False) -> Iterator[ImageRegistry]:
-    """`root` gets what is pushed."""
+def image_registry(
+    root: Path, scratch: Path, *, auth: bool = False, bucket: Mapping[str, Any] | None = None
+) -> Iterator[ImageRegistry]:
+    """`root` gets what is pushed, or a bucket, by the settings of the registry's S3 driver."""
     address = f"127.0.0.1:{free_port()}"
-    settings = {
+    settings: dict[str, Any] = {
         "version": 0.1,
         "log": {"level": "error", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(root)}},
+        "storage": {"s3": dict(bucket)} if bucket else {"filesystem": {"rootdirectory": str(root)}},
         "http": {"addr": address},
     }
     if auth:
