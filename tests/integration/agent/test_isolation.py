@@ -78,43 +78,6 @@ async def test_a_command_is_asked_to_end_and_may_tidy_up(profile: Isolation) -> 
 
 
 @PROFILES
-async def test_a_command_cannot_reach_its_keeper(profile: Isolation) -> None:
-    """Nor its records, the agent's state and credential, and what another attempt has."""
-    async with isolated_slot() as slot:
-        assert await said(slot, profile, "true") == ""
-        secret = slot.directory / "node.json"
-        other = make_owned(slot.directory / "attempts" / "9.0.1" / "work", USERS[0] + 5) / "result"
-        for path in (secret, other):
-            path.write_text("nobody's business")
-        keeper = slot.keeper_pid()
-        tries = {
-            "kill": f"kill -KILL {keeper}",
-            "kill the agent": f"kill -KILL {os.getpid()}",
-            "see": f"ls /proc/{keeper}",
-            "memory": f"cat /proc/{keeper}/mem",
-            "environment": f"cat /proc/{os.getpid()}/environ",
-            "descriptors": f"ls /proc/{keeper}/fd",
-            "root": f"ls /proc/{keeper}/root/",
-            "trace": "python3 -c 'import ctypes,sys; "
-            f"sys.exit(ctypes.CDLL(None).ptrace(16, {keeper}, 0, 0) == 0 or 1)'",
-            "journal": f"echo '{{}}' >> {slot.directory}/slot/journal.000001",
-            "socket": f"ls {slot.directory}/slot/keeper.sock",
-            "nonce": f"cat {slot.directory}/slot/keeper.nonce",
-            "credential": f"cat {secret}",
-            "another attempt": f"cat {other}",
-            "remove": f"rm -rf {slot.directory}/attempts/9.0.1/work",
-            "group": f"echo $$ > {slot.containment.slot_groups(0).procs}/../cgroup.procs",
-        }
-        ends = {what: (await told(slot, profile, line))[1].code for what, line in tries.items()}
-        assert [what for what, code in ends.items() if code == 0] == ["remove"], (
-            ends
-        )  # of what it did not find
-        assert other.read_text() == secret.read_text() == "nobody's business"
-        assert slot.keeper_pid() == keeper
-        assert not slot.lost
-
-
-@PROFILES
 async def test_a_command_sees_its_own_processes_alone(profile: Isolation) -> None:
     async with isolated_slot() as slot:
         pids = (await said(slot, profile, "ls /proc | grep -E '^[0-9]+$' | wc -l")).strip()
