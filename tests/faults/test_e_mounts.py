@@ -13,7 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import psutil
 import pytest
 
 from tests.faults.scenarios import FaultProfile, NotRun, scenario
@@ -22,7 +21,7 @@ from tests.support.s3_server import S3Server, s3_server
 from tests.support.world import World
 from tests.support.world_processes import AgentProgram
 from windlass_agent.mounts.fuse_daemon import find_rclone
-from windlass_agent.mounts.kernel import KnownProcess, why_not_mountable
+from windlass_agent.mounts.kernel import KnownProcess, is_waited_for, why_not_mountable
 from windlass_agent.mounts.mounted import read_mounted
 from windlass_proto.errors import InvalidRequest
 from windlass_proto.model.failures import FailureKind
@@ -121,7 +120,9 @@ async def test_e02_a_stop_ends_a_command_that_hangs_in_its_file_system(world: Wo
     (daemon,) = daemons(agent)
     os.kill(daemon.pid, signal.SIGSTOP)
     gate.open()
-    await world.until(lambda: any(_status(pid) == psutil.STATUS_DISK_SLEEP for pid in agent.commands()))
+    record = read_mounted(agent.state / "attempts" / agent.attempts()[0])
+    assert record is not None
+    await world.until(lambda: any(map(is_waited_for, record.points.values())))
     await world.stop(job)
     assert (await world.wait(job)).state is JobState.STOPPED
     assert (await world.wait(await world.submit(world.task("cat in/a", inputs=(DATA,))))).state is (
@@ -337,13 +338,6 @@ async def test_e12_what_looks_like_options_is_data(world: World) -> None:
     assert (await world.wait(job)).state is JobState.FAILED
     (attempt,) = await world.attempts(job)
     assert (attempt.failure, "network.hosts" in attempt.reason) == (FailureKind.USER_CONFIG, True)
-
-
-def _status(pid: int) -> str:
-    try:
-        return str(psutil.Process(pid).status())
-    except psutil.Error:
-        return ""
 
 
 def let_others_pass(directory: Path) -> None:
