@@ -3,5 +3,5 @@
 import os
 
 # Commands of tests write their marks beside the test and are looked at by it, as its own user. What isolated
-# commands can and cannot do is tried in tests/integration/agent/test_isolation.py and by fault G14.
+# commands can and cannot do is tried in tests/integration/agent/test_isolation.py, test_isolated_node.py and by fault G14.
 os.environ.setdefault("WINDLASS_AGENT_WORK_ISOLATION", "dev")
