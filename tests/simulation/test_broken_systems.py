@@ -8,7 +8,7 @@ import pytest
 
 from tests.simulation import agent, coordinator
 from tests.simulation.simulation import Outcome, run_seed
-from tests.support.coordinator import exits
+from tests.support.builders import exits
 from windlass_agent.core.attempt_phases import PendingEvents
 from windlass_agent.runner.attempt_runner import AttemptRunner
 from windlass_agent.runner.attempt_table import AttemptTable

@@ -12,7 +12,8 @@ from threading import Event
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task, exits
+from tests.support.builders import Machine, a_job, a_task, exits
+from tests.support.coordinator import InMemoryCoordinator
 from tests.support.s3_server import S3Server
 from windlass_agent.core.mount_plan import plan_mounts
 from windlass_agent.core.output_gate import Grant, LeaseOver, Wish

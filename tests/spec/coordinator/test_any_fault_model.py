@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from tests.spec.coordinator.test_any_order import AnyOrder, which
-from tests.support.coordinator import Backup, InMemoryCoordinator, Machine, exits, holds, told
+from tests.support.builders import Machine, exits, holds, told
+from tests.support.coordinator import Backup, InMemoryCoordinator
 from tests.support.examples import examples
 from windlass_coordinator.core.retry import RetryPolicy
 from windlass_coordinator.engine.settle import Rules

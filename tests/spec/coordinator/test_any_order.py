@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task, exits, holds, told
+from tests.support.builders import Machine, a_job, a_task, exits, holds, told
+from tests.support.coordinator import InMemoryCoordinator
 from tests.support.examples import examples
 from windlass_coordinator.engine.publish_outputs import Commit
 from windlass_proto.errors import Conflict, NotFound, SessionLost

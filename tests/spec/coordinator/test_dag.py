@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, a_job, a_task, exits, told
+from tests.support.builders import a_job, a_task, exits, told
+from tests.support.coordinator import InMemoryCoordinator
 from windlass_proto.model.specs import JobSpec
 from windlass_proto.model.states import JobState, TaskState
 from windlass_proto.model.status import InstanceCounts

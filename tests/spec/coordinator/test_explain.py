@@ -2,7 +2,8 @@
 
 import asyncio
 
-from tests.support.coordinator import InMemoryCoordinator, a_job, a_task, in_cluster, needing
+from tests.support.builders import a_job, a_task, in_cluster, needing
+from tests.support.coordinator import InMemoryCoordinator
 from windlass_coordinator.engine.explain import explain, is_to_explain
 from windlass_proto.model.events import Started
 from windlass_proto.model.ids import DEFAULT_TENANT, JobId

@@ -2,7 +2,8 @@
 
 import json
 
-from tests.support.coordinator import InMemoryCoordinator, a_job, a_task
+from tests.support.builders import a_job, a_task
+from tests.support.coordinator import InMemoryCoordinator
 from windlass_proto.model.ids import JobId
 
 

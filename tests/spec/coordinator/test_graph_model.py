@@ -6,7 +6,8 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.coordinator import InMemoryCoordinator, a_job, a_task, exits, told
+from tests.support.builders import a_job, a_task, exits, told
+from tests.support.coordinator import InMemoryCoordinator
 from tests.support.examples import examples
 from windlass_coordinator.core.job_lifecycle import decide_job_end, decide_task_end
 from windlass_coordinator.core.records import ClusterKey, JobKey, TaskBump, TaskView

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, a_job, a_task, exits, told
+from tests.support.builders import a_job, a_task, exits, told
+from tests.support.coordinator import InMemoryCoordinator
 from windlass_proto.convert import agent as convert
 from windlass_proto.errors import InvalidRequest
 from windlass_proto.model.events import Started

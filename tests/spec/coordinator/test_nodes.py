@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task, exits, holds, told
+from tests.support.builders import Machine, a_job, a_task, exits, holds, told
+from tests.support.coordinator import InMemoryCoordinator
 from windlass_coordinator.engine.nodes import note_trouble
 from windlass_coordinator.engine.session import current_node
 from windlass_coordinator.stores.base import Transaction

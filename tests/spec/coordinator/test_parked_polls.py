@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task, exits, needing
+from tests.support.builders import Machine, a_job, a_task, exits, needing
+from tests.support.coordinator import InMemoryCoordinator
 from windlass_coordinator.core.records import Wakes
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls
 from windlass_coordinator.stores.base import Transaction

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task, exits, told
+from tests.support.builders import Machine, a_job, a_task, exits, told
+from tests.support.coordinator import InMemoryCoordinator
 from windlass_coordinator.core.publishing import CommitVerdict
 from windlass_coordinator.engine.publish_outputs import Commit
 from windlass_proto.errors import SessionLost

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task, exits, holds
+from tests.support.builders import Machine, a_job, a_task, exits, holds
+from tests.support.coordinator import InMemoryCoordinator
 from windlass_coordinator.admin.backup import back_up
 from windlass_coordinator.admin.restore import restore
 from windlass_coordinator.stores import open_store

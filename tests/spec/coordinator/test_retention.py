@@ -6,7 +6,8 @@ from functools import partial
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, a_job, a_task
+from tests.support.builders import a_job, a_task
+from tests.support.coordinator import InMemoryCoordinator
 from tests.support.invariants import InvariantWatch
 from windlass_coordinator.core.records import JobKey
 from windlass_coordinator.core.retention import RetentionPolicy

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task, exits, holds
+from tests.support.builders import Machine, a_job, a_task, exits, holds
+from tests.support.coordinator import InMemoryCoordinator
 from windlass_coordinator.engine.clusters import NewJoinToken, create_join_token, delete_cluster
 from windlass_coordinator.engine.sweep import forget_nodes
 from windlass_proto.errors import Conflict, Denied, InvalidRequest, NotFound, SessionLost

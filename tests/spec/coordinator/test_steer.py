@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, a_job, a_task, exits, holds, told
+from tests.support.builders import a_job, a_task, exits, holds, told
+from tests.support.coordinator import InMemoryCoordinator
 from windlass_proto.errors import Conflict, NotFound
 from windlass_proto.model.events import Started, StoppedEarly
 from windlass_proto.model.ids import DEFAULT_TENANT, JobId, TenantId

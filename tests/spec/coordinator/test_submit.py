@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, a_job, a_task, in_cluster
+from tests.support.builders import a_job, a_task, in_cluster
+from tests.support.coordinator import InMemoryCoordinator
 from windlass_coordinator.engine.submit import Submitted
 from windlass_proto.errors import Conflict, InvalidJob, Problem
 from windlass_proto.model.ids import TenantId

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.coordinator import a_task
+from tests.support.builders import a_task
 from windlass_coordinator.core.task_graph import count_blockers, descendants
 
 DIAMOND = {"split": ["left", "right"], "left": ["merge"], "right": ["merge"]}
