@@ -196,8 +196,7 @@ async def test_outputs_get_their_names_a_manifest_and_leave_no_staging(world: Wo
     (output,) = told["outputs"]
     assert (told["index"], told["attempt"], output["destination"]) == (0, 1, world.url)
     assert {one["name"]: (one["bytes"], one["sha256"], one["md5"]) for one in output["files"]} == {
-        name: (len(data), hashlib.sha256(data).hexdigest(), md5(data))
-        for name, data in found.items()
+        name: (len(data), hashlib.sha256(data).hexdigest(), md5(data)) for name, data in found.items()
     }
     assert world.recorded == (1, hashlib.sha256(world.manifest()).hexdigest())
 
