@@ -28,7 +28,7 @@ from windlass_coordinator.auth.identity import (
     CredentialLookup,
     CredentialRecord,
 )
-from windlass_coordinator.auth.sealing import open_sealer
+from windlass_coordinator.auth.sealing import Sealer, open_sealer
 from windlass_coordinator.auth.tokens import TokenKind
 from windlass_coordinator.core.records import Wakes
 from windlass_coordinator.duties import (
@@ -154,7 +154,9 @@ async def serving(settings: config.Settings) -> AsyncIterator[Running]:
         parts = await stack.enter_async_context(_Parts.assembled(settings, store, logs, fleet, vitals))
         web = WebServer(settings.http, registry=_metrics(parts), why_not_ready=vitals.readiness.why_not)
         await stack.enter_async_context(_answering(web))
-        services = _services(settings, store, parts)
+        sealer = open_sealer(settings.master_key_file)
+        await _tell_of_another_key(store, sealer)
+        services = _services(settings, store, parts, sealer)
         server, address = open_server(settings.listen, services, settings.overload)
         watch = vitals.watch_port(address.port)
         await stack.enter_async_context(_keeping({"connections": watch.run}, vitals))
@@ -300,8 +302,14 @@ async def _keeping(
                 task.cancel()
 
 
-def _services(settings: config.Settings, store: Store, parts: _Parts) -> Services:
-    sealer = open_sealer(settings.master_key_file)
+async def _tell_of_another_key(store: Store, sealer: Sealer) -> None:
+    """Everything else works without the secrets."""
+    sealed = await store.run(lambda tx: tx.any_sealed())
+    if sealed is not None and not sealer.can_open(sealed):
+        _log.error("secrets.locked", master_key=str(sealer), do="bring the key file, or have all put again")
+
+
+def _services(settings: config.Settings, store: Store, parts: _Parts, sealer: Sealer) -> Services:
     agents = AgentServiceParts(
         store=store,
         fleet=parts.fleet,

@@ -15,6 +15,7 @@ from pathlib import Path
 from windlass_coordinator.admin.books import audit_books
 from windlass_coordinator.admin.database_copy import DATABASE_FILE
 from windlass_coordinator.admin.look_at_logs import look_at_logs
+from windlass_coordinator.admin.look_at_secrets import look_at_secrets
 from windlass_coordinator.stores.schema.migrations import known_revisions
 from windlass_coordinator.stores.sqlite.files import APPLICATION_ID
 from windlass_proto.model.diagnosis import Finding, good, note, problem, unknown
@@ -139,6 +140,7 @@ def _look_inside(db: sqlite3.Connection, data: Path, file: Path) -> list[Finding
         _log(file),
         _free_pages(db, file),
         *_tokens(db, file),
+        look_at_secrets(db, data),
         *audit_books(db, file),
         *look_at_logs(db, data),
     ]

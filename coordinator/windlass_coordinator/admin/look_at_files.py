@@ -6,11 +6,10 @@ import time
 from pathlib import Path
 
 from windlass_coordinator.admin.database_copy import DATABASE_FILE
-from windlass_coordinator.auth.sealing import MASTER_KEY_FILE, read_keys
+from windlass_coordinator.auth.sealing import MASTER_KEY_FILE
 from windlass_coordinator.core.disk_space import DiskPolicy
 from windlass_coordinator.disk_reserve import RESERVE_FILE
 from windlass_coordinator.first_start import ADMIN_TOKEN_FILE, LOCK_FILE
-from windlass_proto.errors import Conflict
 from windlass_proto.model.diagnosis import Finding, good, note, problem, unknown
 
 _NETWORK_FILE_SYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "glusterfs")
@@ -29,7 +28,6 @@ def look_at_files(data: Path, *, is_running: bool) -> list[Finding]:
         _sync(data),
         *_permissions(data),
         _admin_token(data),
-        _master_key(data),
         _left_drafts(data),
     ]
 
@@ -148,22 +146,6 @@ def _admin_token(data: Path) -> Finding:
     if file.exists():
         return good("token.admin", file, "it is there")
     return note("token.admin", file, "it is not there", do="the next start of the coordinator makes one")
-
-
-def _master_key(data: Path) -> Finding:
-    file = data / MASTER_KEY_FILE
-    if not file.exists():
-        return note(
-            "secrets.key",
-            file,
-            "it is not there: stored secrets do not open, unless the setting master_key names another place",
-            do="bring the file that they were sealed under; without one the next start makes a new one",
-        )
-    try:
-        read_keys(file)
-    except Conflict as wrong:
-        return problem("secrets.key", file, str(wrong), do="bring the file that it was; a start is refused")
-    return good("secrets.key", file, "it is there; backups do not hold it, so keep a copy apart from them")
 
 
 def _left_drafts(data: Path) -> Finding:

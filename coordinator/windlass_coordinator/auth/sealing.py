@@ -60,6 +60,9 @@ class Sealer:
     def __repr__(self) -> str:
         return f"Sealer({self._origin!r}, keys hidden)"
 
+    def __str__(self) -> str:
+        return self._origin
+
     def seal(self, document: bytes, seal: Seal) -> bytes:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         cipher = AESGCM(_data_key(self._keys[self._first], seal.tenant))
