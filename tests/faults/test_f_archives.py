@@ -78,6 +78,8 @@ class Packages:
         job = await self.world.submit(self.world.task("cat word", package="oss://bucket/good.tar.zst"))
         assert (await self.world.wait(job)).state is JobState.SUCCEEDED
         assert await self.world.log(job) == b"content"
+        (agent,) = self.world.agents
+        assert len(list(agent.state.glob("packages/objects/*"))) > 0
         assert [node.state for node in await self.world.client.nodes()] == [NodeState.READY]
 
 

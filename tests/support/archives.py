@@ -20,7 +20,7 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     "tar.gz": lambda data: gzip.compress(data, mtime=0),
     "tar.bz2": bz2.compress,
     "tar.xz": lzma.compress,
-    "tar.zst": zstandard.compress,
+    "tar.zst": zstandard.ZstdCompressor(write_checksum=True).compress,
 }
 
 

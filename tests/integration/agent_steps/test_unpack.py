@@ -166,8 +166,9 @@ def test_pieces_that_were_compressed_one_by_one_are_one_archive(kind: str, tmp_p
 @pytest.mark.parametrize("kind", COMPRESSIONS)
 def test_an_archive_that_was_cut_off_is_refused(kind: str, tmp_path: Path) -> None:
     whole = COMPRESSIONS[kind](tar_bytes(a_member("a", content=os.urandom(200_000))))
-    share = 0.5 if kind == "tar" else 0.999  # of a plain one the end is padding
-    outcome = run_unpacker(written(tmp_path / "a", whole[: int(len(whole) * share)]), tmp_path / "out")
+    # Of a plain one the end is padding; of the others a checksum, behind all that tar wants to see.
+    cut_off = whole[: len(whole) // 2] if kind == "tar" else whole[:-2]
+    outcome = run_unpacker(written(tmp_path / "a", cut_off), tmp_path / "out")
     assert outcome.verdict is Verdict.REFUSED
     assert "damaged" in outcome.said
 
