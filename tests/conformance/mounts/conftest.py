@@ -40,10 +40,17 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def storages(s3: S3Server) -> Storages:
+    """A client is dear to make."""
+    return Storages(s3.profiles(), threads=4)
+
+
 @dataclass(slots=True, kw_only=True)
 class Attempt:
     root: Path
     s3: S3Server
+    storages: Storages
     mounter: InputMounter
     way: InputWay = InputWay.MOUNT
 
@@ -69,7 +76,7 @@ class Attempt:
             one.directory.parent.mkdir(parents=True, exist_ok=True)
             if not one.directory.is_symlink():
                 one.directory.mkdir(exist_ok=True)
-        storages = Storages(profiles or self.s3.profiles(), threads=4)
+        storages = Storages(profiles, threads=4) if profiles else self.storages
         self.mounter.mount(request, storages, cancelled=cancelled or Event())
 
     def tree(self, destination: str) -> dict[str, bytes]:
@@ -108,22 +115,24 @@ def root(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(root, ignore_errors=True)
 
 
-def _attempt(root: Path, s3: S3Server, way: InputWay) -> Iterator[Attempt]:
+def _attempt(root: Path, s3: S3Server, storages: Storages, way: InputWay) -> Iterator[Attempt]:
     if way is InputWay.MOUNT and why_not():
         pytest.skip(f"nothing can be mounted here: {why_not()}")
-    attempt = Attempt(root=root, s3=s3, mounter=a_mounter(way), way=way)
+    attempt = Attempt(root=root, s3=s3, storages=storages, mounter=a_mounter(way), way=way)
     yield attempt
     attempt.mounter.release(root)
     assert attempt.mounts() == []
 
 
 @pytest.fixture(params=[InputWay.MOUNT, InputWay.COPY])
-def attempt(request: pytest.FixtureRequest, root: Path, s3: S3Server) -> Iterator[Attempt]:
+def attempt(
+    request: pytest.FixtureRequest, root: Path, s3: S3Server, storages: Storages
+) -> Iterator[Attempt]:
     """Whichever way."""
-    yield from _attempt(root, s3, request.param)
+    yield from _attempt(root, s3, storages, request.param)
 
 
 @pytest.fixture
-def mounted(root: Path, s3: S3Server) -> Iterator[Attempt]:
+def mounted(root: Path, s3: S3Server, storages: Storages) -> Iterator[Attempt]:
     """Where mounts are promised more of than copies."""
-    yield from _attempt(root, s3, InputWay.MOUNT)
+    yield from _attempt(root, s3, storages, InputWay.MOUNT)

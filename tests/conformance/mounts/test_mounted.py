@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,7 @@ def test_all_inputs_of_an_attempt_have_one_daemon_and_two_attempts_have_two(
 ) -> None:
     mounted.mount(("oss://data/small/", "one"), ("oss://data/small/", "two"), ("s3://other/tools/", "three"))
     assert len(_rclones(mounted.root)) == 1
-    another = Attempt(root=tmp_path / "another", s3=mounted.s3, mounter=mounted.mounter)
+    another = replace(mounted, root=tmp_path / "another")
     another.work.mkdir(parents=True)
     try:
         another.mount(("oss://data/small/", "one"))
