@@ -5,6 +5,7 @@ import asyncio
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -250,6 +251,31 @@ async def test_nothing_more_is_published_once_the_lease_is_over(world: World) ->
     attempt.checks_left = 1_000
     await attempt.finalizes()
     assert len(world.published()) == 30
+
+
+@pytest.mark.parametrize("change", ["other!", "longer than before", None])
+async def test_what_the_store_has_in_the_end_is_compared_with_what_was_sent(
+    world: World, change: str | None
+) -> None:
+    attempt = world.attempt(failed=True).writes(a="before", b="b")
+    victim = world.s3.root / world.bucket / "results/a"
+
+    def spoil(reached: str) -> None:
+        if reached == "agent.outputs.before_compare":
+            victim.unlink()
+            if change is not None:
+                victim.write_text(change)
+            time.sleep(0.3)  # the server looks at its disk every 100 ms
+
+    failpoints.install(spoil)
+    try:
+        _, failure = await attempt.tries(failed=True)
+    finally:
+        failpoints.install(None)
+    assert failure.startswith(f"{world.url}a: ")
+    assert ("the store has" if change else "is not there") in failure
+    await attempt.finalizes(failed=True)
+    assert world.published() == {"a": b"before", "b": b"b"}
 
 
 async def test_names_of_other_instances_in_the_same_directory_are_left_alone(world: World) -> None:
