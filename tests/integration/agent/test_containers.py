@@ -39,7 +39,7 @@ def _nothing_is_left(docker: DockerEngine) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def shared(system: SystemUnderTest, docker: DockerEngine) -> AgentUnderTest:
-    """For tests that do not end it."""
+    """Whoever ends it starts it again."""
     return asyncio.run(an_agent(system, docker, "shared", kill_grace="1s"))
 
 
@@ -164,14 +164,12 @@ async def test_a_stopped_job_leaves_no_container(
 
 
 async def test_a_container_outlives_the_agent_and_is_taken_over_by_the_next(
-    system: SystemUnderTest, docker: DockerEngine
+    system: SystemUnderTest, docker: DockerEngine, shared: AgentUnderTest
 ) -> None:
-    agent = await an_agent(system, docker, "outlives")
-    job_id = await running(system, docker, "outlives", "while [ ! -e go ]; do sleep 0.1; done; exit 5")
-    agent.end(signal.SIGKILL)
-    agent.start_again()
-    (work,) = agent.state.glob("attempts/*/work")
-    (work / "go").touch()
+    job_id = await running(system, docker, "shared", "while [ ! -e go ]; do sleep 0.1; done; exit 5")
+    shared.end(signal.SIGKILL)
+    shared.start_again()
+    (newest_work(shared) / "go").touch()
     instance = await ended(system, job_id)
     (attempt,) = instance.attempts
     assert (attempt.exit_code, attempt.failure) == (5, FailureKind.USER_EXIT)
@@ -179,32 +177,27 @@ async def test_a_container_outlives_the_agent_and_is_taken_over_by_the_next(
 
 
 async def test_a_killed_keeper_takes_its_container_with_it(
-    system: SystemUnderTest, docker: DockerEngine
+    system: SystemUnderTest, docker: DockerEngine, shared: AgentUnderTest
 ) -> None:
-    agent = await an_agent(system, docker, "keeper")
-    job_id = await running(
-        system, docker, "keeper", "while [ ! -e /batchcompute/workdir/go ]; do sleep 0.1; done"
-    )
+    job_id = await running(system, docker, "shared", "while [ ! -e go ]; do sleep 0.1; done")
     (before,) = docker.containers()
-    os.kill(int((agent.state / "slots/0/keeper.lock").read_text()), signal.SIGKILL)
+    os.kill(int((shared.state / "slots/0/keeper.lock").read_text()), signal.SIGKILL)
     await until_gone(docker, before)
     await until_there(docker)
-    (work,) = agent.state.glob("attempts/*.2/work")
-    (work / "go").touch()
+    (newest_work(shared) / "go").touch()
     instance = await ended(system, job_id)
     assert [one.failure for one in instance.attempts] == [FailureKind.INFRA_KEEPER_LOST, None]
 
 
 async def test_containers_whose_agent_and_keeper_are_gone_are_found_at_the_next_start(
-    system: SystemUnderTest, docker: DockerEngine
+    system: SystemUnderTest, docker: DockerEngine, shared: AgentUnderTest
 ) -> None:
-    agent = await an_agent(system, docker, "left")
-    job_id = await running(system, docker, "left", "while true; do sleep 0.1; done")
+    job_id = await running(system, docker, "shared", "while true; do sleep 0.1; done")
     (before,) = docker.containers()
-    agent.end(signal.SIGKILL)
-    os.kill(int((agent.state / "slots/0/keeper.lock").read_text()), signal.SIGKILL)
+    shared.end(signal.SIGKILL)
+    os.kill(int((shared.state / "slots/0/keeper.lock").read_text()), signal.SIGKILL)
     assert docker.containers() == [before]
-    agent.start_again()
+    shared.start_again()
     await until_gone(docker, before)
     async with system.client() as client:
         await client.stop(job_id)
@@ -232,8 +225,7 @@ async def test_a_container_whose_engine_crashes_is_ended_without_it(
         return bool(docker.docker("ps", "--quiet"))
 
     await until(goes_on)
-    newest = max(shared.state.glob("attempts/*/work"), key=lambda path: path.stat().st_mtime_ns)
-    (newest / "go").touch()
+    (newest_work(shared) / "go").touch()
     instance = await ended(system, job_id)
     assert instance.attempts[-1].state is AttemptState.SUCCEEDED
 
@@ -241,6 +233,11 @@ async def test_a_container_whose_engine_crashes_is_ended_without_it(
         return docker.containers() == []
 
     await until(nothing_is_left)
+
+
+def newest_work(agent: AgentUnderTest) -> Path:
+    """The work directory of what runs now."""
+    return max(agent.state.glob("attempts/*/work"), key=lambda path: path.stat().st_mtime_ns)
 
 
 def processes_of(container_id: str) -> list[str]:
