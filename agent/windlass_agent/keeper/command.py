@@ -155,11 +155,14 @@ class Command:
                 return describe_failed_start(argv[0], error) | {"at": "command"}
 
         self._confinement = confinement
-        self.pid, failed = spawn_confined(confinement, become, oom_score_adj)
+        failed: Record | None = {}
+        try:
+            self.pid, failed = spawn_confined(confinement, become, oom_score_adj)
+        finally:
+            if failed is not None and confinement.sandbox:
+                confinement.sandbox.close()
         if failed is None:
             self.pidfd = os.pidfd_open(self.pid)
-        elif confinement.sandbox:
-            confinement.sandbox.close()
         return failed
 
     def renew(self, lease: LeaseEnd) -> None:

@@ -16,7 +16,7 @@ from windlass_agent.keeper.journal import Journal
 from windlass_agent.keeper.link import Link
 from windlass_agent.keeper.output import ROOM_RETRY_S, SlotRoom, Spool, Stream
 from windlass_agent.keeper.record import NEVER, PROTOCOL, Record, boot_clock, encode, owner_of, reach
-from windlass_agent.keeper.sandbox import Place, Sandbox
+from windlass_agent.keeper.sandbox import Place, make_sandbox
 
 MAX_QUEUED = 4096
 """Plans; an agent that hands over more has lost count and is cut off."""
@@ -358,7 +358,7 @@ class Keeper:
         )
         # Without a group of its own the user is what can be counted.
         processes = 0 if self._group.limits_pids else plan.get("pids", 0)
-        sandbox = Sandbox(self._config["bwrap"], place)
+        sandbox = make_sandbox(self._config["bwrap"], place)
         return Confinement(place, sandbox, uid=uid, open_files=open_files, processes=processes)
 
     def _introduce(self, pid: int) -> int:

@@ -14,7 +14,7 @@ sys.path.append(str(PurePath(__file__).parents[2]))
 
 from windlass_agent.keeper.confine import Confinement, hand_over, spawn_confined  # noqa: E402
 from windlass_agent.keeper.record import Record  # noqa: E402
-from windlass_agent.keeper.sandbox import Place, Sandbox  # noqa: E402
+from windlass_agent.keeper.sandbox import Place, make_sandbox  # noqa: E402
 
 
 def main(profile: str, bwrap: str, uid: int) -> str:
@@ -34,7 +34,7 @@ def main(profile: str, bwrap: str, uid: int) -> str:
                 return {"program": f"/bin/true: {error.strerror}"}
 
         try:
-            sandbox = Sandbox(bwrap, place)
+            sandbox = make_sandbox(bwrap, place)
         except OSError as error:
             return str(error)
         confinement = Confinement(place, sandbox, uid=uid, open_files=0, processes=0)

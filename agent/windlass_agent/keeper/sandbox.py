@@ -24,6 +24,9 @@ _ALSO = {
 }
 
 
+_MOUNTS_CHANGED = "Unable to apply mount flags"
+"""bubblewrap's words when a mount of the node went away while it went through their list."""
+_TRIES = 20
 _SHARED = ("/tmp", "/var/tmp")
 """Private to each attempt."""
 
@@ -72,6 +75,17 @@ class Place:
         return args
 
 
+def make_sandbox(bwrap: str, place: Place) -> "Sandbox":
+    """As often as mounts of the node come in between. Raises as `Sandbox`."""
+    for _ in range(_TRIES):
+        try:
+            return Sandbox(bwrap, place)
+        except SandboxFailed as problem:
+            if _MOUNTS_CHANGED not in str(problem):
+                raise
+    return Sandbox(bwrap, place)
+
+
 class Sandbox:
     """Lives from before the command's start until its main process has ended."""
 
@@ -87,10 +101,12 @@ class Sandbox:
         ]
         self._monitor = -1
         try:
-            self._monitor = os.posix_spawn(bwrap, argv, {}, file_actions=actions, setsid=True)
-            for fd in (stdin, stdout, info_end):
-                os.close(fd)
             os.write(self._stdin, b"\n")
+            try:
+                self._monitor = os.posix_spawn(bwrap, argv, {}, file_actions=actions, setsid=True)
+            finally:
+                for fd in (stdin, stdout, info_end):
+                    os.close(fd)
             self._await_ready()
             self._holder: int = json.loads(os.read(info, 4096))["child-pid"]
             self.namespaces = self._open(_NAMESPACES[place.profile])

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.isolated_slots import USERS, isolated, isolated_slot, lacking, make_owned
+from tests.support.isolated_slots import USERS, isolated, isolated_slot, lacking, make_owned, open_directory
 from tests.support.keeper_slots import SlotUnderTest, eventually
 from windlass_agent.core.run_plan import ExitRecord
+from windlass_agent.isolation.machine import find_bwrap
 from windlass_agent.keeper.record import owner_of
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.ids import AttemptRef
@@ -176,6 +177,23 @@ async def test_a_sandbox_that_cannot_be_made_is_our_mistake_and_the_keeper_lives
         assert "/no/such/directory" in record.reason
         assert (await slot.run("true", **isolated(profile))).code == 0
         assert not slot.others_in_group()
+
+
+async def test_a_mount_of_the_node_that_goes_away_meanwhile_keeps_no_command_from_starting() -> None:
+    """As one of another attempt may: bubblewrap goes through a list of mounts that is old by then."""
+    with open_directory() as directory:
+        unlucky = directory / "bwrap"
+        complaint = "bwrap: Can't bind mount /oldroot/ on /newroot/: Unable to apply mount flags: gone"
+        unlucky.write_text(f"""#!/bin/sh
+echo x >> {directory}/tries
+[ $(wc -l < {directory}/tries) -gt 3 ] && exec {find_bwrap()} "$@"
+echo "{complaint}" >&2
+exit 1
+""")
+        unlucky.chmod(0o755)
+        async with isolated_slot(bwrap=str(unlucky)) as slot:
+            record = await slot.run("true", **isolated(Isolation.STANDARD))
+    assert record.code == 0, record.reason
 
 
 async def test_open_files_are_limited_also_without_isolation() -> None:
