@@ -35,6 +35,8 @@ def confine(limits: Limits) -> None:
     _give_up_rights(limits)
     # Changed credentials have cleared both.
     libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if limits.parent and os.getppid() != limits.parent:
+        os.kill(os.getpid(), signal.SIGKILL)  # it died before it could be asked for
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _see_only_this_directory(libc)
     _limit_ourselves(limits)

@@ -43,7 +43,7 @@ def unpack_archive(
     """Fills the existing directory; its owner owns what is in it. Directories may be there already, of inputs
     and outputs. Raises OSError."""
     with _owner_without_rights(directory) as owner:
-        told = replace(limits, libraries=_directory_of_zstandard())
+        told = replace(limits, libraries=_directory_of_zstandard(), parent=os.getpid())
         if owner is not None:
             told = replace(told, user=owner[0], group=owner[1])
         with subprocess.Popen(

@@ -18,6 +18,8 @@ class Limits:
     user: int | None = None
     """User and group that unpacks; None = whoever starts the program."""
     group: int | None = None
+    parent: int = 0
+    """Process without which it does not go on; 0 = any."""
     libraries: str = ""
     """Directory in which `zstandard` is installed; "" = it is not."""
 

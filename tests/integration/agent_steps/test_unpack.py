@@ -3,6 +3,7 @@
 import ctypes
 import io
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import windlass_proto
+import windlass_proto.unpack
 from tests.support.archives import (
     COMPRESSIONS,
     HOSTILE_ZIPS,
@@ -230,6 +231,23 @@ def test_a_root_that_knows_nobody_else_unpacks_all_the_same(tmp_path: Path) -> N
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (done.stdout, done.stderr) == ("unpacked\n", "")
     assert everything_below(out) == {"d", "d/f"}
+
+
+def test_an_unpacker_whose_parent_died_before_it_began_unpacks_nothing(tmp_path: Path) -> None:
+    archive = a_tar(tmp_path / "a.tar.gz", a_member("f"))
+    out = tmp_path / "out"
+    out.mkdir()
+    program = Path(windlass_proto.unpack.__file__).parent
+    limits = Limits(unpacked_bytes=1000, entries=10, ratio=1, parent=1)
+    with archive.open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-X", "utf8", str(program), limits.to_json()],
+            stdin=file,
+            cwd=out,
+            check=False,
+            timeout=60,
+        )
+    assert (done.returncode, everything_below(out)) == (-signal.SIGKILL, set())
 
 
 _TRIES = """
