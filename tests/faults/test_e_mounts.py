@@ -270,7 +270,7 @@ async def test_e09_what_one_attempt_mounted_is_out_of_reach_of_another_ones_user
 async def test_e10_many_commands_with_mounts_leave_none_behind(world: World, profile: FaultProfile) -> None:
     await a_store(world, slots=3)
     count = profile.of(quick=6, full=300)
-    job = await world.submit(world.task("cat in/a", inputs=(DATA,), instances=count))
+    job = await world.submit(world.task('test "$(cat in/a)" = alpha', inputs=(DATA,), instances=count))
     assert (await world.wait(job, within_s=1100)).state is JobState.SUCCEEDED
     (agent,) = world.agents
     await world.until(lambda: leftovers.mounts(agent.state) == [])

@@ -56,8 +56,8 @@ def daemon_command(rclone: str, point: Path, folder: Path, *, cache_bytes: int) 
         *("--dir-cache-time", "24h", "--attr-timeout", "1h", "--poll-interval", "0"),
         *("--vfs-cache-mode", "full", "--cache-dir", str(folder / "cache")),
         *("--vfs-cache-max-size", str(cache_bytes), "--vfs-cache-max-age", "24h"),
-        # Memory is a buffer per open file.
-        *("--buffer-size", "2M", "--vfs-read-ahead", "16M", "--max-read-ahead", "1M"),
+        # Read ahead is to the disk: a buffer in memory, for each open file, costs copying and helps nobody.
+        *("--buffer-size", "0", "--vfs-read-ahead", "16M", "--max-read-ahead", "1M"),
         *("--contimeout", "15s", "--timeout", "60s", "--low-level-retries", "5", "--retries", "3"),
         *("--log-level", "ERROR", "--log-file", str(folder / "rclone.log")),
         *("--log-file-max-size", _LOG_LIMIT, "--log-file-max-backups", "1"),
