@@ -21,6 +21,7 @@ from windlass_agent.isolation.machine import what_is_lacking
 from windlass_agent.link.identity import load_identity
 from windlass_agent.mounts.fuse_daemon import find_rclone
 from windlass_agent.mounts.kernel import why_not_mountable
+from windlass_agent.node.gpus import NodeGpus, find_gpus
 from windlass_agent.runner.cgroups import CgroupTrees, read_trees
 from windlass_agent.spool.disk_space import disk_space
 from windlass_agent.spool.intents import IntentJournal
@@ -99,6 +100,7 @@ def diagnose(state: StateDir) -> Iterator[Finding]:
     yield _evidence(state)
     yield _room(state)
     yield _isolation(state)
+    yield judge_gpus(find_gpus())
     yield _fuse(Path("/dev/fuse"))
     yield _containers(state)
     yield _inputs(why_not_mountable(find_rclone()))
@@ -278,6 +280,14 @@ def _isolation(state: StateDir) -> Finding:
     if lacks:
         return good("isolation", "this machine", f"standard; no strict: {lacks[Isolation.STRICT]}")
     return good("isolation", "this machine", "standard and strict")
+
+
+def judge_gpus(found: NodeGpus) -> Finding:
+    """What NVML says; the agent's settings may say otherwise, and count."""
+    if found.problem:
+        mend = "mend the driver, or name the GPUs in the agent's settings; then start the agent again"
+        return note("gpus", "NVML", f"it cannot be asked: {found.problem}", do=mend)
+    return good("gpus", "NVML", ", ".join(found.names) or "none")
 
 
 def _fuse(device: Path) -> Finding:

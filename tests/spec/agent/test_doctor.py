@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from windlass_agent.doctor import holder_of, judge_trees
+from windlass_agent.doctor import holder_of, judge_gpus, judge_trees
+from windlass_agent.node.gpus import NodeGpus
 from windlass_agent.runner.cgroups import CgroupTrees
 from windlass_proto.model.diagnosis import Health
 
@@ -45,3 +46,11 @@ def test_the_holder_of_a_lock_is_told_by_the_kernels_list(tmp_path: Path) -> Non
     assert holder_of(lock, waits + other) is None
     assert holder_of(lock, waits + other + holds) == 13
     assert holder_of(tmp_path / "missing", holds) is None
+
+
+def test_the_gpus_are_told_and_why_they_cannot_be() -> None:
+    found = judge_gpus(NodeGpus(names=("0", "MIG-1b")))
+    assert (found.health, found.says) == (Health.GOOD, "0, MIG-1b")
+    assert judge_gpus(NodeGpus()).says == "none"
+    unknown = judge_gpus(NodeGpus(problem="Driver/library version mismatch"))
+    assert (unknown.health, "version mismatch" in unknown.says) == (Health.NOTE, True)
