@@ -70,11 +70,6 @@ class NodeIsolation:
     def users_of(self, slot: int) -> tuple[int, int]:
         return self.users.of_slot(slot, slots=self.slots)
 
-    def describe(self) -> str:
-        """In words for people: a node's facts, its log and `doctor` show it."""
-        missing = "; ".join(f"no {profile}: {why}" for profile, why in self.lacks.items())
-        return f"{self.profile} isolation" + (f" ({missing})" if missing else "")
-
 
 def sandbox_plan(
     profile: Isolation, *, binds: Sequence[tuple[str, str]] = (), temporary: str | None = None

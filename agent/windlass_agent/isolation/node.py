@@ -28,7 +28,10 @@ class NodeIsolationInUse:
         """Why metadata addresses are reachable; "" = they are not."""
 
     def describe(self) -> str:
-        return "; ".join(part for part in (self.isolation.describe(), self.unprotected) if part)
+        """In words for people: a node's facts and its log show it."""
+        lacks = [f"no {profile}: {why}" for profile, why in self.isolation.lacks.items()]
+        notes = "; ".join(note for note in (*lacks, self.unprotected) if note)
+        return f"{self.isolation.profile} isolation" + (f" ({notes})" if notes else "")
 
     def close(self, *, commands_ended: bool) -> None:
         """Commands that go on keep their rules; the next agent here takes them over."""

@@ -62,10 +62,12 @@ def list_nodes(invocation: Invocation, *, cluster: str, include_gone: bool, as_j
 
 
 def short_containment(text: str) -> str:
-    """`weak: process groups only (why)` -> `weak`, `cgroup v2, no limits (why)` -> `cgroup v2, no limits`.
+    """`weak: process groups only (why)` -> `weak`, `cgroup v2, no limits (why); dev isolation (why)` ->
+    `cgroup v2, no limits; dev isolation`.
 
     The rest explains, and is in the JSON."""
-    return re.split(r": | \(", text, maxsplit=1)[0]
+    parts = re.sub(r" \(.*?\)(?=; |$)", "", text).split("; ")
+    return "; ".join(part.partition(": ")[0] for part in parts)
 
 
 @click.group("node")

@@ -22,6 +22,14 @@ def test_a_table_in_a_pipe_has_no_blanks_at_the_ends_of_its_lines(capsys: pytest
         ("weak: process groups and adopted orphans only (no cgroup tree is writable: EROFS)", "weak"),
         ("cgroup v2, memory and pids limits", "cgroup v2, memory and pids limits"),
         ("cgroup v1, memory limits (pids: not mounted)", "cgroup v1, memory limits"),
+        (
+            "cgroup v1, no limits (no memory: x; no pids: y); standard isolation (no strict: why; and so on)",
+            "cgroup v1, no limits; standard isolation",
+        ),
+        (
+            "weak: process groups only (why); dev isolation (no standard: it is not root)",
+            "weak; dev isolation",
+        ),
         ("", ""),
     ],
 )
