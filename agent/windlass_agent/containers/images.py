@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Event, Lock
 
@@ -64,12 +64,20 @@ class ImageRequest:
     cancelled: Event
 
 
+@dataclass(slots=True)
+class _Turn:
+    """To get one image."""
+
+    lock: Lock = field(default_factory=Lock)
+    wanted_by: int = 0
+
+
 class Images:
     """Of one node. All methods block and may be called by several threads."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        self._locks: dict[str, Lock] = {}
+        self._turns: dict[str, _Turn] = {}
         self._guard = Lock()
 
     def obtain(self, engine: ContainerEngine, request: ImageRequest) -> Image:
@@ -177,15 +185,22 @@ class Images:
     def _alone(self, key: str, request: ImageRequest) -> Iterator[None]:
         """One attempt gets an image; others that want it wait for that, and no longer than they may."""
         with self._guard:
-            lock = self._locks.setdefault(key, Lock())
-        give_up_at = time.monotonic() + request.timeout_s
-        while not lock.acquire(timeout=_LOOK_S):
-            if request.cancelled.is_set() or time.monotonic() > give_up_at:
-                raise TransferCancelled("it was stopped while another attempt got the image")
+            turn = self._turns.setdefault(key, _Turn())
+            turn.wanted_by += 1
         try:
-            yield
+            give_up_at = time.monotonic() + request.timeout_s
+            while not turn.lock.acquire(timeout=_LOOK_S):
+                if request.cancelled.is_set() or time.monotonic() > give_up_at:
+                    raise TransferCancelled("it was stopped while another attempt got the image")
+            try:
+                yield
+            finally:
+                turn.lock.release()
         finally:
-            lock.release()
+            with self._guard:
+                turn.wanted_by -= 1
+                if not turn.wanted_by:
+                    del self._turns[key]
 
 
 def look_at(engine: ContainerEngine, reference: str) -> Image | None:

@@ -38,6 +38,9 @@ _VANISH_S = 10.0
 _CHILDREN_S = 5.0
 """For the engine's own processes of this container to end."""
 _LOOK_S = 0.02
+_SIGNAL_TRIES = 20
+"""A container that is being started takes no signal yet."""
+_SIGNAL_PAUSE_S = 0.1
 _PR_SET_CHILD_SUBREAPER = 36
 _WHY_CHARS = 500
 
@@ -83,7 +86,8 @@ class ContainerSupervisor:
         self._run = run
         self._engine = Engine(run)
         self._outcome: Facts = {}
-        self._is_started = self._is_asked_to_end = False
+        self._client: subprocess.Popen[bytes] | None = None
+        self._is_asked_to_end = False
 
     def main(self) -> int:
         signal.signal(signal.SIGTERM, self._on_sigterm)
@@ -101,8 +105,7 @@ class ContainerSupervisor:
 
     def _wait(self) -> int:
         """The container's exit code."""
-        client = self._engine.attach(self._run["start"])
-        self._is_started = True
+        client = self._client = self._engine.attach(self._run["start"])
         if self._is_asked_to_end:  # between its making and now
             self._pass_on()
         client.wait()
@@ -133,12 +136,19 @@ class ContainerSupervisor:
 
     def _on_sigterm(self, _number: int, _frame: "FrameType | None") -> None:
         self._is_asked_to_end = True
-        if self._is_started:
+        if self._client is not None:
             self._pass_on()
 
     def _pass_on(self) -> None:
-        """To the first process of the container. Its keeper kills us when that takes too long."""
-        self._engine.call(self._run["terminate"])
+        """To the first process of the container, as soon as there is one; our keeper waits no longer."""
+        for _ in range(_SIGNAL_TRIES):
+            said = self._engine.call(self._run["terminate"])
+            if (said is not None and said.returncode == 0) or self._has_ended():
+                return
+            time.sleep(_SIGNAL_PAUSE_S)
+
+    def _has_ended(self) -> bool:
+        return self._client is not None and self._client.poll() is not None
 
     def _remove(self) -> None:
         # What comes now is no business of the command's any more, and must not end us half way.
