@@ -35,8 +35,9 @@ async def test_a_node_says_which_isolation_it_gives(system: SystemUnderTest, nod
     assert "standard isolation" in node.said
 
 
+@pytest.mark.parametrize("asked", [None, Isolation.STRICT])
 async def test_inputs_and_outputs_belong_to_the_commands_user(
-    system: SystemUnderTest, node: AgentUnderTest
+    system: SystemUnderTest, node: AgentUnderTest, asked: Isolation | None
 ) -> None:
     put = system.directory / "buckets/bucket/given"
     put.mkdir(parents=True, exist_ok=True)
@@ -46,6 +47,7 @@ async def test_inputs_and_outputs_belong_to_the_commands_user(
         "isolated",
         f"cat in/a.txt {where}/a.txt && id -u && echo result > out/r.txt && echo more > {where}-out/m.txt"
         " && echo scratch > in/new.txt",
+        isolation=asked,
         inputs=(
             InputMapping(source="oss://bucket/given/", destination="in"),
             InputMapping(source="oss://bucket/given/", destination=where),
@@ -55,6 +57,8 @@ async def test_inputs_and_outputs_belong_to_the_commands_user(
             OutputMapping(source=f"{where}-out", destination="oss://bucket/more/"),
         ),
     )
+    for mount_point in (where, f"{where}-out"):
+        Path(mount_point).rmdir()
     log = (await system.log(ended.job_id)).decode().split("\n")
     assert ended.state is JobState.SUCCEEDED, (ended.reason, log, node.said[-3000:])
     assert log[:2] == ["from the store"] * 2
