@@ -124,8 +124,14 @@ class Network:
         client.after(timeout_s, lambda: call.failed(Unavailable("no answer in time")))
         stream = f"{client.name} {in_order}" if in_order else ""
 
+        dialled = self._server_life()
+
         def arrive() -> None:
             connection = Connection(self, path, call, client, name=f"{method} {client.name}", in_order=stream)
+            if dialled is not None and dialled != self._server_life():
+                # What was sent to a process that has ended since does not reach its successor.
+                connection.reset()
+                return
             self._arrive(connection, method, request)
 
         self.carry(path.there, arrive, None, stream)
@@ -152,6 +158,10 @@ class Network:
         self.open_connections[connection] = None
         # In the server's own time: a paused one answers when it goes on.
         self.world.at(self.world.now, lambda: self.handlers[method](request, connection), server)
+
+    def _server_life(self) -> int | None:
+        """Which life of the server is there to be dialled; None = it is down."""
+        return self.server.life if self.server is not None and self.server.is_alive else None
 
     def server_died(self) -> None:
         open_now, self.open_connections = list(self.open_connections), {}

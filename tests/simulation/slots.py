@@ -36,6 +36,7 @@ class SimulatedSlot:
 
     def __init__(self, node: "Node", number: int, process: Process, runner: AttemptRunner) -> None:
         self.node, self.number, self.process = node, number, process
+        self._life = process.life
         self._runner = runner
         self._held: dict[AttemptRef, _Held] = {}
         self._is_burying = False
@@ -97,7 +98,9 @@ class SimulatedSlot:
     # What keepers say
 
     def hear(self, record: KeeperRecord) -> None:
-        self._deliver(record)
+        """The keeper's word for a life of the agent that is over reaches nobody."""
+        if self.process.life == self._life:
+            self._deliver(record)
 
     def _deliver(self, record: KeeperRecord) -> None:
         held = self._held.get(record.ref)
