@@ -24,7 +24,7 @@ cat "$1" lib/data
 test "$WINDLASS_WORK_DIR" -ef . && test "$TMPDIR" -ef ../tmp && echo "at home"
 echo result > out/result
 echo "to stderr" >&2
-exit 7
+test "$WINDLASS_INDEX" = 0 || exit 7
 """
 
 
