@@ -17,7 +17,8 @@ class FailureKind(StrEnum):
     OUTPUT = "OUTPUT"
     """The outputs could not be uploaded."""
     INFRA_PREPARE = "INFRA_PREPARE"
-    """The node could not prepare the attempt, through no fault of the user's."""
+    """The node could not prepare the attempt, or lost what it had mounted for it, through no fault of the
+    user's."""
     INFRA_KEEPER_LOST = "INFRA_KEEPER_LOST"
     """The keeper ended without an exit record."""
     INFRA_KILL_STUCK = "INFRA_KILL_STUCK"
