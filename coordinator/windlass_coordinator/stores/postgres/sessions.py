@@ -127,8 +127,8 @@ def connect(conninfo: str) -> psycopg.Connection[Any]:
         connection.prepared_max = _CACHED_STATEMENTS
         # One type for all numbers: otherwise each size of number would be another statement.
         connection.adapters.register_dumper(int, Int8Dumper)
-        for setting in _SETTINGS:
-            connection.execute(setting)
+        # All in one message: where the database is far away each round trip is dear.
+        connection.execute("; ".join(_SETTINGS), prepare=False)
     except BaseException:
         connection.close()
         raise
