@@ -47,9 +47,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
         measure=keepers.measure_idle,
         goals={"idle_start_exit": (Bound(key="p50", at_most=2), Bound(key="max", at_most=4))},
     ),
-    Measurement(
-        measure=keepers.measure_isolation, goals={"isolation_cost": (Bound(key="p50", at_most=10),)}
-    ),
+    Measurement(measure=keepers.measure_isolation, goals={"isolation_cost": (Bound(key="p50", at_most=10),)}),
     Measurement(
         measure=null_rate.measure,
         goals={

@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from windlass_agent.core.disk_pressure import DiskFloor
-from windlass_agent.node.disks import DataDisk, DiskRefused, prepare_disk, what_is_wrong
+from windlass_agent.node.disks import DataDisk, DataDiskRefused, prepare_disk, what_is_wrong
 from windlass_agent.spool.disk_space import disk_space
 from windlass_proto.errors import Unavailable
 
@@ -57,7 +57,7 @@ class DataDisks:
     def _prepare(self, disk: DataDisk) -> None:
         try:
             done = prepare_disk(disk)
-        except DiskRefused as problem:
+        except DataDiskRefused as problem:
             if self._refused.get(disk.device) != str(problem):
                 log.error(
                     "disk.refused", device=disk.device, mount_point=disk.mount_point, reason=str(problem)

@@ -57,14 +57,14 @@ class DataDisk:
             )
 
 
-class DiskRefused(Exception):
+class DataDiskRefused(Exception):
     """The disk is not as it should be; the message says how. Nothing of it was changed."""
 
 
 def prepare_disk(disk: DataDisk) -> str:
     """Mounts it, formatted before if it is blank. What was done, for the log; "" = it was mounted already.
 
-    Blocks. Raises DiskRefused.
+    Blocks. Raises DataDiskRefused.
     """
     try:
         device, number = _block_device(disk.device)
@@ -78,12 +78,12 @@ def prepare_disk(disk: DataDisk) -> str:
             _run(f"mkfs.{disk.file_system}", "-q", device, within_s=_FORMAT_S)
             done = f"formatted as {disk.file_system}, mounted"
         elif found != disk.file_system:
-            raise DiskRefused(f"{disk.device} holds {found}, not {disk.file_system}; it is not touched")
+            raise DataDiskRefused(f"{disk.device} holds {found}, not {disk.file_system}; it is not touched")
         _mount(disk, device)
         if not _is_mounted(disk, number):
-            raise DiskRefused(f"{disk.device} is not mounted on {disk.mount_point} after it was")
+            raise DataDiskRefused(f"{disk.device} is not mounted on {disk.mount_point} after it was")
     except OSError as problem:
-        raise DiskRefused(f"{disk.device}: {problem}") from problem
+        raise DataDiskRefused(f"{disk.device}: {problem}") from problem
     return done
 
 
@@ -92,7 +92,7 @@ def what_is_wrong(disk: DataDisk) -> str:
     try:
         _, number = _block_device(disk.device)
         return "" if _is_mounted(disk, number) else f"{disk.device} is not mounted on {disk.mount_point}"
-    except (DiskRefused, OSError) as problem:
+    except (DataDiskRefused, OSError) as problem:
         return str(problem)
 
 
@@ -102,25 +102,25 @@ def _block_device(name: str) -> tuple[str, str]:
     try:
         about = os.stat(path)
     except FileNotFoundError:
-        raise DiskRefused(f"{name} is not there") from None
+        raise DataDiskRefused(f"{name} is not there") from None
     if not stat.S_ISBLK(about.st_mode):
-        raise DiskRefused(f"{name} is not a block device")
+        raise DataDiskRefused(f"{name} is not a block device")
     return path, f"{os.major(about.st_rdev)}:{os.minor(about.st_rdev)}"
 
 
 def _is_mounted(disk: DataDisk, number: str) -> bool:
-    """As it should be. Raises DiskRefused when it, or something else, is mounted otherwise."""
+    """As it should be. Raises DataDiskRefused when it, or something else, is mounted otherwise."""
     here = os.path.normpath(disk.mount_point)
     there = [(point, kind) for where, point, kind in _mounts() if where == number]
     last = next((where for where, point, _ in reversed(_mounts()) if point == here), None)
     if last not in (None, number):
-        raise DiskRefused(f"another file system is mounted on {here}; {disk.device} is not")
+        raise DataDiskRefused(f"another file system is mounted on {here}; {disk.device} is not")
     # Bind mounts of its own directories, as of attempts, lie elsewhere too.
     if last != number and any(point != here for point, _ in there):
-        raise DiskRefused(f"{disk.device} is mounted on {there[0][0]}, not on {here}")
+        raise DataDiskRefused(f"{disk.device} is mounted on {there[0][0]}, not on {here}")
     for point, kind in there:
         if point == here and kind != disk.file_system:
-            raise DiskRefused(f"{disk.device} is mounted on {here} as {kind}, not as {disk.file_system}")
+            raise DataDiskRefused(f"{disk.device} is mounted on {here} as {kind}, not as {disk.file_system}")
     return last == number
 
 
@@ -137,14 +137,16 @@ def _mounts() -> list[tuple[str, str, str]]:
 def _check_unused(device: str, number: str) -> None:
     about = Path("/sys/dev/block") / number
     if (about / "holders").exists() and any((about / "holders").iterdir()):
-        raise DiskRefused(f"{device} is part of something else (RAID, LVM, encryption); it is not touched")
+        raise DataDiskRefused(
+            f"{device} is part of something else (RAID, LVM, encryption); it is not touched"
+        )
     if any((inner / "partition").exists() for inner in about.iterdir() if inner.is_dir()):
-        raise DiskRefused(f"{device} has partitions; name one of them, or another disk")
+        raise DataDiskRefused(f"{device} has partitions; name one of them, or another disk")
     if (about / "ro").read_text().strip() != "0":
-        raise DiskRefused(f"{device} is read-only")
+        raise DataDiskRefused(f"{device} is read-only")
     swaps = [line.split()[0] for line in Path("/proc/swaps").read_text().splitlines()[1:]]
     if device in map(os.path.realpath, swaps):
-        raise DiskRefused(f"{device} is used for swapping; it is not touched")
+        raise DataDiskRefused(f"{device} is used for swapping; it is not touched")
     os.close(os.open(device, os.O_RDONLY | os.O_EXCL))  # EBUSY when the kernel uses it for anything
 
 
@@ -161,7 +163,7 @@ def _file_system_on(device: str) -> str | None:
         or not facts.get("TYPE")
     ):
         what = facts.get("TYPE") or facts.get("PTTYPE") or done.stderr.strip()
-        raise DiskRefused(f"{device} holds {what or 'what blkid cannot tell'}; it is not touched")
+        raise DataDiskRefused(f"{device} holds {what or 'what blkid cannot tell'}; it is not touched")
     return facts["TYPE"]
 
 
@@ -171,13 +173,13 @@ def _check_blank(device: str) -> None:
     try:
         size = os.lseek(fd, 0, os.SEEK_END)
         if size < 16 * _PIECE:
-            raise DiskRefused(f"{device} has {size} bytes only")
+            raise DataDiskRefused(f"{device} has {size} bytes only")
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         step = max(_PIECE, (size - _PIECE) // _SAMPLES // _PIECE * _PIECE)
         for offset in (*range(0, size - _PIECE, step), size - _PIECE):
             data = os.pread(fd, _PIECE, offset)
             if len(data) != _PIECE or data.count(0) != _PIECE:
-                raise DiskRefused(
+                raise DataDiskRefused(
                     f"{device} has no file system and is not blank (at byte {offset}); it is not touched."
                     " If nothing on it is needed, wipe it: blkdiscard -z"
                 )
@@ -189,9 +191,9 @@ def _mount(disk: DataDisk, device: str) -> None:
     try:
         make_mount_point(PurePosixPath(os.path.normpath(disk.mount_point)), is_isolated=False)
     except BadMountPoint as problem:
-        raise DiskRefused(f"mount point {disk.mount_point}: {problem}") from problem
+        raise DataDiskRefused(f"mount point {disk.mount_point}: {problem}") from problem
     if os.listdir(disk.mount_point):
-        raise DiskRefused(f"{disk.mount_point} is not empty: what is in it would be hidden")
+        raise DataDiskRefused(f"{disk.mount_point} is not empty: what is in it would be hidden")
     options = "nosuid,nodev"
     _run("mount", "-t", disk.file_system, "-o", options, device, disk.mount_point, within_s=_MOUNT_S)
 
@@ -200,7 +202,7 @@ def _run(program: str, *arguments: str, within_s: float) -> None:
     done = _call(program, *arguments, within_s=within_s)
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-        raise DiskRefused(f"{program} {arguments[-1]}: {lines[-1]}")
+        raise DataDiskRefused(f"{program} {arguments[-1]}: {lines[-1]}")
 
 
 def _call(program: str, *arguments: str, within_s: float) -> "subprocess.CompletedProcess[str]":
@@ -215,6 +217,6 @@ def _call(program: str, *arguments: str, within_s: float) -> "subprocess.Complet
             check=False,
         )
     except FileNotFoundError:
-        raise DiskRefused(f"the program {program} is not installed") from None
+        raise DataDiskRefused(f"the program {program} is not installed") from None
     except subprocess.TimeoutExpired:
-        raise DiskRefused(f"{program} did not end within {within_s:g} s") from None
+        raise DataDiskRefused(f"{program} did not end within {within_s:g} s") from None

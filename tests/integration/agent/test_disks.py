@@ -12,7 +12,7 @@ import pytest
 
 from windlass_agent.core.disk_pressure import DiskFloor
 from windlass_agent.node.data_disks import DataDisks
-from windlass_agent.node.disks import DataDisk, DiskRefused, FileSystem, prepare_disk, what_is_wrong
+from windlass_agent.node.disks import DataDisk, DataDiskRefused, FileSystem, prepare_disk, what_is_wrong
 from windlass_agent.spool.disk_space import disk_space
 from windlass_proto.errors import Unavailable
 
@@ -81,7 +81,7 @@ def loop(tmp_path: Path) -> Iterator[Loop]:
 def assert_refused(loop: Loop, why: str, disk: DataDisk | None = None) -> None:
     """And every byte is as it was."""
     before = loop.digest()
-    with pytest.raises(DiskRefused, match=why):
+    with pytest.raises(DataDiskRefused, match=why):
         prepare_disk(disk or loop.disk())
     assert loop.digest() == before
 
@@ -130,7 +130,7 @@ def test_a_file_system_of_the_other_kind_is_not_touched(loop: Loop) -> None:
 def test_a_disk_that_is_mounted_elsewhere_stays_there(loop: Loop, tmp_path: Path) -> None:
     prepare_disk(loop.disk())
     other = DataDisk(device=loop.device, mount_point=str(tmp_path / "other"))
-    with pytest.raises(DiskRefused, match="is mounted on"):
+    with pytest.raises(DataDiskRefused, match="is mounted on"):
         prepare_disk(other)
     assert not (tmp_path / "other").exists()
 
@@ -148,7 +148,7 @@ def test_a_mount_point_with_files_or_behind_a_link_is_refused(loop: Loop, tmp_pa
 def test_what_is_not_a_disk_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(_SIZE))
     for device, why in ((tmp_path / "file", "not a block device"), (tmp_path / "missing", "is not there")):
-        with pytest.raises(DiskRefused, match=why):
+        with pytest.raises(DataDiskRefused, match=why):
             prepare_disk(DataDisk(device=str(device), mount_point=str(tmp_path / "data")))
 
 
