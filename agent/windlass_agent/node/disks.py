@@ -137,9 +137,7 @@ def _mounts() -> list[tuple[str, str, str]]:
 def _check_unused(device: str, number: str) -> None:
     about = Path("/sys/dev/block") / number
     if (about / "holders").exists() and any((about / "holders").iterdir()):
-        raise DataDiskRefused(
-            f"{device} is part of something else (RAID, LVM, encryption); it is not touched"
-        )
+        raise DataDiskRefused(f"{device} is of something else (RAID, LVM, encryption); not touched")
     if any((inner / "partition").exists() for inner in about.iterdir() if inner.is_dir()):
         raise DataDiskRefused(f"{device} has partitions; name one of them, or another disk")
     if (about / "ro").read_text().strip() != "0":
