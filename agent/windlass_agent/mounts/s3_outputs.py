@@ -30,11 +30,10 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PART_BYTES = 8 << 20
-_BUFFERS_PER_THREAD = 2
-"""Parts in memory at once: one on its way, one being read."""
+_ROOM_PARTS = 8
+"""In memory at once, for all attempts that use a storage: memory is bounded whatever is uploaded."""
 _GROWS_AFTER = 1_000
-"""S3 takes 10,000 parts of an object, so those of a very large one grow."""
-_LARGEST_IN_PARTS = 8
+"""S3 takes 10,000 parts of an object, so those of a very large one grow; up to all the room there is."""
 _READINGS_MOST = 5
 """Of a file that changes under the reader."""
 _COPY_WHOLE_BYTES = 5 << 30
@@ -50,13 +49,14 @@ class S3Outputs:
 
     def __init__(self, client: "S3Client", *, threads: int) -> None:
         self._client, self._threads = client, threads
+        self._room = _Room()
 
     def send_all(
         self, outgoing: Iterable[Outgoing], *, sent: Callable[[Outgoing, Sent], None], cancelled: Event
     ) -> None:
         stop = _Stop(cancelled)
         with ThreadPoolExecutor(self._threads, "part") as parts, ThreadPoolExecutor(self._threads) as files:
-            sender = _Sender(self._client, parts, _Room(_BUFFERS_PER_THREAD * self._threads), stop)
+            sender = _Sender(self._client, parts, self._room, stop)
             under_way: dict[Future[Sent], Outgoing] = {}
             try:
                 for one in outgoing:
@@ -175,8 +175,8 @@ class _Stop:
 class _Room:
     """For buffers, counted in parts of the usual size: what is read waits until there is some."""
 
-    def __init__(self, parts: int) -> None:
-        self._free = max(parts, _LARGEST_IN_PARTS)
+    def __init__(self) -> None:
+        self._free = _ROOM_PARTS
         self._changed = Condition()
 
     def take(self, parts: int = 1) -> None:
@@ -327,7 +327,7 @@ class _Upload:
 
     def next_part(self) -> int:
         """Its size, in parts of the usual one."""
-        return min(1 << (len(self.parts) // _GROWS_AFTER), _LARGEST_IN_PARTS)
+        return min(1 << (len(self.parts) // _GROWS_AFTER), _ROOM_PARTS)
 
 
 def _collect(under_way: dict[Future[Sent], Outgoing], sent: Callable[[Outgoing, Sent], None]) -> None:
