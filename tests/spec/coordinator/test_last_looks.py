@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.coordinator import InMemoryCoordinator, Machine, a_job, a_task
+from tests.support.builders import Machine, a_job, a_task
+from tests.support.coordinator import InMemoryCoordinator
 from windlass_coordinator.core.records import NodeView, Wakes
 from windlass_coordinator.engine.last_looks import LastLooks
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls
