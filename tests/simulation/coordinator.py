@@ -120,7 +120,7 @@ class Coordinator(Process):
         self.fleet = Fleet(LEASE, monotonic=self.boot_s)
         self.parked = ParkedPolls(clock=self.wall, looks=LastLooks(monotonic=self.boot_s))
         self.logs = FileLogStore(self.log_root, max_open_streams=8)
-        self.archive = LogArchive(self.logs)
+        self.archive = LogArchive(self.logs, clock=lambda: self.world.now)
         self.intake = LogIntake(self, self.logs)
         self.timer = RetryTimer(self)
         self.silence = SilenceWatch(self)

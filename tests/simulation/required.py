@@ -110,6 +110,7 @@ NEVER = {
     "several coordinators, terms (I22)": "roles need PostgreSQL; its conformance suite and faults try them",
 }
 
+_OUTPUTS = "outputs: scripted agents have no store; tests/faults/test_e_outputs.py crosses them"
 FAILPOINTS_ELSEWHERE = {
     "agent.adopt.before": "before anything of an agent's life",
     "coord.backup.before_rename": "an operator's command",
@@ -117,6 +118,17 @@ FAILPOINTS_ELSEWHERE = {
     "coord.migrate.after_step": "migrations run once per process of ours",
     "coord.retain.before_commit": "retention: jobs are not kept long enough here",
     "coord.retain.after_commit": "retention: jobs are not kept long enough here",
+    "agent.outputs.after_clear": _OUTPUTS,
+    "agent.outputs.after_commit": _OUTPUTS,
+    "agent.outputs.after_compare": _OUTPUTS,
+    "agent.outputs.after_copy": _OUTPUTS,
+    "agent.outputs.after_log": _OUTPUTS,
+    "agent.outputs.after_manifest": _OUTPUTS,
+    "agent.outputs.after_send": _OUTPUTS,
+    "agent.outputs.before_commit": _OUTPUTS,
+    "agent.outputs.before_compare": _OUTPUTS,
+    "coord.outputs.after_commit": _OUTPUTS,
+    "coord.outputs.before_commit": _OUTPUTS,
     "keeper.journal.before_rotate": "the real keeper's files",
     "keeper.journal.after_rotate": "the real keeper's files",
 }
