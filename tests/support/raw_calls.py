@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 
 from tests.support.world import World
-from windlass_proto.v1 import agent_pb2, clusters_pb2, jobs_pb2
+from windlass_proto.v1 import agent_pb2, clusters_pb2, jobs_pb2, secrets_pb2
 
 Metadata = Sequence[tuple[str, str]]
 DEADLINE_S = 30.0
@@ -24,7 +24,7 @@ def methods() -> list[tuple[str, bool, bool]]:
     """The path of every method of ours, and whether requests and replies of it are streams."""
     return [
         (f"/{service.full_name}/{method.name}", method.client_streaming, method.server_streaming)
-        for file in (jobs_pb2, agent_pb2, clusters_pb2)
+        for file in (jobs_pb2, agent_pb2, clusters_pb2, secrets_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     ]

@@ -12,8 +12,8 @@ from windlass_proto import failpoints
 class Commit:
     verdict: CommitVerdict
     supersedes: bool = False
-    """An earlier attempt of the instance was granted it: what that one published gives way. Of a question asked
-    again it is not known any more, so it may have been."""
+    """An earlier attempt of the instance was granted it: what that one published gives way. Of a question
+    that is asked again it is not known any more, so it may have been."""
 
 
 def commit_outputs(

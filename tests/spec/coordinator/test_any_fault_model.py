@@ -159,7 +159,10 @@ class AnyFault(AnyOrder):
 
     @rule(hours=st.sampled_from([-24, 1, 24]))
     def jump_the_clock(self, hours: int) -> None:
-        self.coordinator.later(timedelta(hours=hours))
+        """The duty that watches the clock moves what is due with it."""
+        by = timedelta(hours=hours)
+        self.coordinator.later(by)
+        self.coordinator.store.run_now(lambda tx: tx.shift_due(by))
 
     @rule()
     def back_up(self) -> None:

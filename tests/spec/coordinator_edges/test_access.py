@@ -3,7 +3,7 @@
 from windlass_coordinator.auth.access import METHODS, Access, is_allowed
 from windlass_coordinator.auth.identity import AdminIdentity, AgentIdentity, UserIdentity
 from windlass_proto.model.ids import DEFAULT_CLUSTER, DEFAULT_TENANT, NodeId, NodeKey
-from windlass_proto.v1 import agent_pb2, clusters_pb2, jobs_pb2
+from windlass_proto.v1 import agent_pb2, clusters_pb2, jobs_pb2, secrets_pb2
 
 ADMIN = AdminIdentity(tenant=DEFAULT_TENANT, credential_id="1")
 USER = UserIdentity(tenant=DEFAULT_TENANT, credential_id="2")
@@ -15,7 +15,7 @@ NODE = AgentIdentity(
 def test_the_table_names_every_method_of_the_contract_and_no_other() -> None:
     contract = {
         f"/{service.full_name}/{method.name}"
-        for file in (jobs_pb2, agent_pb2, clusters_pb2)
+        for file in (jobs_pb2, agent_pb2, clusters_pb2, secrets_pb2)
         for service in file.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     }
