@@ -161,8 +161,7 @@ class ClockWatch:
     async def run(self) -> None:
         """Until cancelled."""
         # The clock may have been set while no coordinator looked.
-        latest = _now() + self._policy.ceiling
-        await self._store.run(lambda tx: tx.bring_due_forward(latest=latest))
+        await self._store.run(partial(_bring_due_forward, longest=self._policy.ceiling))
         offset = self._offset()
         while True:
             await asyncio.sleep(_LOOK_EVERY.total_seconds())
@@ -234,6 +233,10 @@ def _look_at_drain(tx: Transaction, node_key: NodeKey, rules: Rules) -> None:
 def _shift_due(tx: Transaction, by: timedelta, longest: timedelta) -> None:
     tx.shift_due(by)
     # What was dated after the clock had moved and before that was noticed is too late now.
+    _bring_due_forward(tx, longest)
+
+
+def _bring_due_forward(tx: Transaction, longest: timedelta) -> None:
     tx.bring_due_forward(latest=_now() + longest)
     # A timer that was set by the old time is set anew.
     tx.wakes.wake_at(_now())

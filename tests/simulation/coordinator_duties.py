@@ -178,10 +178,12 @@ class ClockWatch:
         self._offset = timedelta()
 
     def start(self) -> None:
-        latest = self._coordinator.wall() + self._coordinator.rules.retry.ceiling
-        self._coordinator.run(
-            lambda tx: tx.bring_due_forward(latest=latest), self._begin, self._again, "sweep clock"
-        )
+        self._coordinator.run(self._bring_due_forward, self._begin, self._again, "sweep clock")
+
+    def _bring_due_forward(self, tx: Transaction) -> None:
+        now = self._coordinator.wall()
+        tx.bring_due_forward(latest=now + self._coordinator.rules.retry.ceiling)
+        tx.wakes.wake_at(now)
 
     def _again(self, _: WindlassError) -> None:
         self._coordinator.after(_PAUSE_AFTER_ERROR_S, self.start)
@@ -201,10 +203,8 @@ class ClockWatch:
             self._coordinator.after(_LOOK_EVERY_S, self._look)
 
         def verb(tx: Transaction) -> None:
-            now = self._coordinator.wall()
             tx.shift_due(moved)
-            tx.bring_due_forward(latest=now + self._coordinator.rules.retry.ceiling)
-            tx.wakes.wake_at(now)
+            self._bring_due_forward(tx)
 
         self._coordinator.run(verb, shifted, self._again, "sweep clock")
 

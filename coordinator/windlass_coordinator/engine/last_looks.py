@@ -125,7 +125,7 @@ class LastLooks:
     def _note_node(self, tx: Transaction, node: NodeView) -> _NodeSeen | None:
         self._nodes.pop(node.node_key, None)
         unconfirmed = node.last_nonce != node.nonce
-        if unconfirmed or tx.unheard_attempts(node.node_key, since=_EVER, limit=1):
+        if unconfirmed or tx.unheard_attempts(node.node_key, since=_EVER, until=_EVER, limit=1):
             return None
         until_s = self._monotonic() + _NODE_SEEN_FOR.total_seconds()
         seen = self._nodes[node.node_key] = _NodeSeen(node.epoch, node.nonce, node.reason, until_s)

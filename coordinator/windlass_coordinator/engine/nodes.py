@@ -133,8 +133,11 @@ def note_prepare_failures(
 def attempts_to_audit(
     tx: Transaction, node: NodeView, *, accept_deadline: timedelta, now: datetime
 ) -> list[AttemptRef]:
-    """What the node was given long ago and has told nothing of: it is asked whether it has it."""
-    return tx.unheard_attempts(node.node_key, since=now - accept_deadline, limit=_AUDIT_MOST)
+    """What the node was given long ago and has told nothing of: it is asked whether it has it. So is what was
+    given at a time that is yet to come, or a clock that was set back would keep it waiting."""
+    return tx.unheard_attempts(
+        node.node_key, since=now - accept_deadline, until=now + accept_deadline, limit=_AUDIT_MOST
+    )
 
 
 def settle_missing(

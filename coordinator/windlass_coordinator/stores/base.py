@@ -179,8 +179,11 @@ class WorkRecords(Protocol):
     def detached_attempts(self, node_key: NodeKey) -> list[DetachedAttempt]:
         """All live attempts of a silent node with their disconnect policies."""
 
-    def unheard_attempts(self, node_key: NodeKey, *, since: datetime, limit: int) -> list[AttemptRef]:
-        """Attempts that are LEASED since before `since` and that their node has told nothing of."""
+    def unheard_attempts(
+        self, node_key: NodeKey, *, since: datetime, until: datetime, limit: int
+    ) -> list[AttemptRef]:
+        """Attempts that are LEASED since before `since` and that their node has told nothing of; those too
+        that are dated after `until`, as the wall clock was moved since."""
 
     def adopt_attempts(self, node: NodeView, *, epoch: int) -> None:
         """Live attempts of the node go on in its new epoch, not detached any more."""

@@ -358,6 +358,16 @@ def test_a_node_is_asked_for_what_it_has_told_nothing_of(coordinator: InMemoryCo
     assert [ref.index for ref in coordinator.claim(node)] == [lost.index]
 
 
+def test_a_clock_that_was_set_back_does_not_keep_a_node_from_being_asked(
+    coordinator: InMemoryCoordinator,
+) -> None:
+    coordinator.submit()
+    node = coordinator.node()
+    lost = coordinator.claim_one(node)
+    coordinator.later(timedelta(hours=-1))
+    assert coordinator.audit(node) == [lost]
+
+
 def test_what_a_node_misses_that_has_ended_meanwhile_changes_nothing(
     coordinator: InMemoryCoordinator,
 ) -> None:

@@ -122,7 +122,8 @@ JOIN tasks t ON t.task_key = a.task_key WHERE a.node_key = $1 AND a.ended_at IS 
 
 _UNHEARD = """
 SELECT task_key, idx, attempt, fence FROM attempts
-WHERE node_key = $1 AND ended_at IS NULL AND state = 'LEASED' AND leased_at < $2 LIMIT $3"""
+WHERE node_key = $1 AND ended_at IS NULL AND state = 'LEASED' AND (leased_at < $2 OR leased_at > $3)
+LIMIT $4"""
 
 _TAKEN_DOWN = taken_down("$1", "$2", "$3", "$4")
 
@@ -264,8 +265,10 @@ class PostgresReports(PostgresLocks):
         self._lock_node_and_its_jobs(node_key)
         return detached_from_rows(self._rows(_DETACHED, node_key))
 
-    def unheard_attempts(self, node_key: NodeKey, *, since: datetime, limit: int) -> list[AttemptRef]:
-        return [_ref(row) for row in self._rows(_UNHEARD, node_key, to_us(since), limit)]
+    def unheard_attempts(
+        self, node_key: NodeKey, *, since: datetime, until: datetime, limit: int
+    ) -> list[AttemptRef]:
+        return [_ref(row) for row in self._rows(_UNHEARD, node_key, to_us(since), to_us(until), limit)]
 
     def nodes_taken_down(self, ref: AttemptRef, *, last: int) -> int:
         row = self._row(_TAKEN_DOWN, ref.task_key, ref.index, ref.attempt, last)

@@ -326,11 +326,14 @@ class SqliteReports:
         ).fetchall()
         return detached_from_rows(rows)
 
-    def unheard_attempts(self, node_key: NodeKey, *, since: datetime, limit: int) -> list[AttemptRef]:
+    def unheard_attempts(
+        self, node_key: NodeKey, *, since: datetime, until: datetime, limit: int
+    ) -> list[AttemptRef]:
         rows = self._db.execute(
             "SELECT task_key, idx, attempt, fence FROM attempts "
-            "WHERE node_key = ? AND ended_at IS NULL AND state = 'LEASED' AND leased_at < ? LIMIT ?",
-            (node_key, to_us(since), limit),
+            "WHERE node_key = ? AND ended_at IS NULL AND state = 'LEASED' "
+            "AND (leased_at < ? OR leased_at > ?) LIMIT ?",
+            (node_key, to_us(since), to_us(until), limit),
         )
         return [
             AttemptRef(task_key=TaskKey(row[0]), index=row[1], attempt=row[2], fence=Fence(row[3]))
