@@ -78,7 +78,7 @@ async def test_a07_a_failed_sync_ends_the_coordinator_and_the_next_has_what_was_
     await world.start()
     gate = world.gate()
     known = await world.submit(world.task(gate.wait), key="known")
-    await world.until_started(known)
+    await world.until_running(known)  # and has told so, in a commit
     before = mount.counts()
     mount.fail("fsync", path="*-wal")
     failed_at_s = time.monotonic()

@@ -101,8 +101,8 @@ class InvariantWatch:
             if before is None or job_key not in self._before.jobs:
                 continue
             is_restarted = now.jobs[job_key].generation > self._before.jobs[job_key].generation
-            # A restart and what follows it may come in one commit, so READY need not be seen.
-            is_kept = before.state == instance.state == "SUCCEEDED" and before.attempt == instance.attempt
+            # What precedes a restart and what follows it may come in one commit, so neither need be seen.
+            is_kept = instance.state == "SUCCEEDED" and before.attempt == instance.attempt
             if is_restarted and not is_kept:
                 self._first_attempt[key] = before.attempt
 
