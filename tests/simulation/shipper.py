@@ -128,25 +128,28 @@ class Shipper:
             gap_reason="missing on the node" if gap else "",
         )
         self._in_flight += 1
-        connection = self._connection
+        connection, sent_at = self._connection, self._agent.world.now
         self._agent.network.call(
             self._agent,
             self._agent.node.path,
             "AppendLog",
             request,
             timeout_s=_STALL_S,
-            on_reply=lambda reply: self._answered(stream, piece, reply, connection),
+            on_reply=lambda reply: self._answered(stream, piece, reply, connection, sent_at=sent_at),
             on_error=lambda error: self._failed(error, connection),
             in_order=f"log {connection}",
         )
         return True
 
-    def _answered(self, stream: _Stream, piece: SentPiece, reply: Appended, connection: int) -> None:
+    def _answered(
+        self, stream: _Stream, piece: SentPiece, reply: Appended, connection: int, *, sent_at: float
+    ) -> None:
         if connection != self._connection:
             return
         self._in_flight -= 1
         self._agent.world.note("log answered", self._agent.name, stream.ref, stream.stream, reply.durable_end)
-        self._agent.node.ledger.log_acknowledged(stream.ref, stream.stream, reply.durable_end)
+        if sent_at > self._agent.node.ledger.restored_at:  # else it may be a word of what was restored away
+            self._agent.node.ledger.log_acknowledged(stream.ref, stream.stream, reply.durable_end)
         stream.offsets.answered(piece, reply.durable_end, now_s=self._agent.boot_s())
         if stream.ref in self._watched:
             if reply.revoked:
