@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -76,7 +77,7 @@ def test_the_environment_is_the_attempts_alone_with_folders_where_they_are_now(t
     assert found == {
         "PATH": "/usr/bin:/bin",
         "WINDLASS_WORK_DIR": str(tmp_path / "work"),
-        "HOME": os.path.expanduser("~"),
+        "HOME": pwd.getpwuid(os.getuid()).pw_dir,
     }
 
 
