@@ -6,6 +6,7 @@ import sqlite3
 import tarfile
 from contextlib import closing
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from tests.faults.scenarios import FaultProfile, NotRun, scenario
@@ -253,7 +254,13 @@ async def _forget_all(world: World) -> None:
     await world.until(lambda: not any(agent.attempts() for agent in world.agents))
     for job in [job.job_id async for job in world.client.list()]:
         await world.client.delete(job)
-    await world.until(lambda: not any((world.coordinator.data / "logs").iterdir()))
+    logs = world.coordinator.data / "logs"
+    while left := len(os.listdir(logs)):  # thousands: it takes as long as it gets on
+        await world.until(partial(_has_fewer, logs, than=left))
+
+
+def _has_fewer(directory: Path, *, than: int) -> bool:
+    return len(os.listdir(directory)) < than
 
 
 def _sizes(world: World) -> dict[str, float]:

@@ -84,7 +84,8 @@ async def test_c15_thousands_of_agents_come_back_after_a_restart(world: World, a
         timeout=1500,
     )
     lines = [json.loads(line) for line in measured.stdout.splitlines() if line.startswith("{")]
-    (restart,) = [line for line in lines if line["figure"] == "fleet_restart"]
+    assert [line["figure"] for line in lines] == ["fleet_restart"], measured.stderr[-2000:]
+    (restart,) = lines
     before, after = restart["rss_mib_before_after"]
     assert restart["value"] < 60
     assert restart["false_losses"] == 0
