@@ -2,7 +2,7 @@
 
 Each input is a remote of its own, and all of them are directories of one mount (`combine`), so one attempt
 has one daemon that can die, hang and be ended. It is started in a session of its own and outlives the
-agent. Its credentials are in its environment and nowhere else: not on a command line, not on the disk.
+agent. It reads its credentials from a pipe, once: they are on no command line, on no disk, in no environment.
 """
 
 import os
@@ -44,10 +44,10 @@ def find_rclone() -> str | None:
     return str(beside) if beside.exists() else shutil.which("rclone")
 
 
-def daemon_command(rclone: str, point: Path, folder: Path, *, cache_bytes: int) -> list[str]:
-    """No value of it comes from the user."""
+def daemon_command(rclone: str, point: Path, folder: Path, *, config: int, cache_bytes: int) -> list[str]:
+    """No value of it comes from the user. `config`: the descriptor that credentials are read from."""
     return [
-        *(rclone, "mount2", "all:", str(point), "--config", os.devnull),
+        *(rclone, "mount2", "all:", str(point), "--config", f"/proc/self/fd/{config}"),
         *("--read-only", "--allow-other", "--default-permissions"),
         *("--uid", str(_OWNER), "--gid", str(_OWNER), "--file-perms", "0555", "--dir-perms", "0555"),
         # The store's own time of an object: asking for the one that rclone keeps costs a call per file.
@@ -65,8 +65,8 @@ def daemon_command(rclone: str, point: Path, folder: Path, *, cache_bytes: int) 
 
 
 def daemon_environment(remotes: Sequence[Remote]) -> dict[str, str]:
-    """The whole of it: names of remotes, servers and credentials. Nothing of the agent's own, which may hold
-    settings that rclone reads."""
+    """The whole of it: names of remotes and servers. Nothing of the agent's own, which may hold settings that
+    rclone reads."""
     env = {"PATH": SYSTEM_PATH, "HOME": "/nonexistent"}
     for number, remote in enumerate(remotes):
         env |= _section(f"S{number}", _server(remote.profile))
@@ -82,8 +82,6 @@ def _server(profile: StorageProfile) -> dict[str, str]:
         "provider": "Other" if profile.endpoint else "AWS",
         "endpoint": profile.endpoint,
         "region": profile.region,
-        "access_key_id": profile.access_key,
-        "secret_access_key": profile.secret_key,
         "force_path_style": "true" if profile.path_style else "false",
         "no_check_bucket": "true",
         # Listings that one page cannot hold are told in this form by all servers.
@@ -92,23 +90,43 @@ def _server(profile: StorageProfile) -> dict[str, str]:
     return {name: value for name, value in options.items() if value}
 
 
+def daemon_config(remotes: Sequence[Remote]) -> bytes:
+    """What the environment leaves out, in the form of rclone's configuration file."""
+    lines: list[str] = []
+    for number, remote in enumerate(remotes):
+        if remote.profile.access_key:
+            lines += [
+                f"[S{number}]",
+                f"access_key_id = {remote.profile.access_key}",
+                f"secret_access_key = {remote.profile.secret_key}",
+            ]
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
 def _section(name: str, options: Mapping[str, str]) -> dict[str, str]:
     return {f"RCLONE_CONFIG_{name}_{option.upper()}": value for option, value in options.items()}
 
 
 def start_daemon(rclone: str, folder: Path, remotes: Sequence[Remote], *, cache_bytes: int) -> KnownProcess:
     """It mounts on `folder/fuse`, which must be empty. Raises StorageUnavailable."""
-    command = daemon_command(rclone, folder / "fuse", folder, cache_bytes=cache_bytes)
+    theirs, ours = os.pipe()
+    command = daemon_command(rclone, folder / "fuse", folder, config=theirs, cache_bytes=cache_bytes)
     try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=daemon_environment(remotes),
-            cwd="/",
-            start_new_session=True,
-        )
+        with open(ours, "wb") as config:
+            try:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env=daemon_environment(remotes),
+                    cwd="/",
+                    start_new_session=True,
+                    pass_fds=(theirs,),
+                )
+            finally:
+                os.close(theirs)
+            config.write(daemon_config(remotes))
     except OSError as problem:
         raise StorageUnavailable(f"rclone cannot be started: {problem.strerror}") from problem
     # It is to outlive us, which Popen's destructor would warn of; `end_daemon` collects it. Until then its

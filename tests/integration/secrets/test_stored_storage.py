@@ -209,8 +209,8 @@ async def test_the_keys_are_in_no_process_list_environment_log_or_file(
 
 
 def _process_lists() -> Iterator[tuple[str, bytes]]:
-    """Arguments and environment of everything that runs here. The S3 server is told its keys by its command
-    line, and what mounts is rclone too, which can be told them in its environment only."""
+    """Arguments and environment of all that runs here, mounts too; but the tests' S3 server is
+    told its keys by its command line."""
     for process in Path("/proc").iterdir():
         if not process.name.isdigit() or int(process.name) == os.getpid():
             continue
@@ -218,8 +218,7 @@ def _process_lists() -> Iterator[tuple[str, bytes]]:
             arguments = (process / "cmdline").read_bytes()
             if b"serve\0s3" not in arguments:
                 yield f"arguments of {process.name}", arguments
-            if b"rclone" not in arguments:
-                yield f"environment of {process.name}", (process / "environ").read_bytes()
+            yield f"environment of {process.name}", (process / "environ").read_bytes()
         except OSError:
             continue  # it has ended
 
