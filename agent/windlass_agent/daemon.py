@@ -282,7 +282,7 @@ class _Agent:
             self._channels,
             self._caller,
             self._watch,
-            timeout_s=settings.link.call_timeout.total_seconds(),
+            current=self._current,
             clock=boot_seconds,
         )
         self._work: _Work | None = None
@@ -475,7 +475,6 @@ class _Agent:
             lambda session: work.reporter.serve(session.ref),
             lambda session: work.logs.serve(session.ref),
             lambda session: releaser.serve(session.ref),
-            lambda session: self._gate.serve(session.ref),
         ]
 
     def _steps(self) -> StepRunner:

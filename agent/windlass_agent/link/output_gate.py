@@ -5,9 +5,11 @@ An attempt may be at its uploads for hours, through many sessions; the question 
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from windlass_agent.core.output_gate import Grant, LeaseOver, Wish
 from windlass_agent.link.channel import Caller, Channels
+from windlass_agent.link.current_session import CurrentSession
 from windlass_agent.link.lease_watch import LeaseWatch
 from windlass_proto import convert
 from windlass_proto.errors import Denied, InvalidRequest, SessionLost
@@ -28,20 +30,11 @@ class CoordinatorGate:
         caller: Caller,
         watch: LeaseWatch,
         *,
-        timeout_s: float,
+        current: CurrentSession,
         clock: Callable[[], float],
     ) -> None:
         self._channels, self._caller, self._watch = channels, caller, watch
-        self._timeout_s, self._clock = timeout_s, clock
-        self._session: SessionRef | None = None
-
-    async def serve(self, session: SessionRef) -> None:
-        """While the session is open; ended by whoever notices that it is lost."""
-        self._session = session
-        try:
-            await asyncio.Event().wait()
-        finally:
-            self._session = None
+        self._current, self._clock = current, clock
 
     def check(self) -> None:
         try:
@@ -64,15 +57,11 @@ class CoordinatorGate:
         failures = 0
         while True:
             await self.held()
-            session = self._session
-            if session is None:
-                await asyncio.sleep(_LOOK_S)
-                continue
             try:
-                reply = await self._caller.persist(
-                    self._channels.control.CommitOutputs, _request(session, wish), timeout_s=self._timeout_s
+                reply = await self._current.ask(
+                    self._channels.control.CommitOutputs, partial(_request, wish=wish)
                 )
-            except (SessionLost, Denied):
+            except Denied:
                 # Whether the attempt goes on is for the next session to say.
                 await asyncio.sleep(_LOOK_S)
                 continue

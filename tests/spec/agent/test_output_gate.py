@@ -9,6 +9,7 @@ from windlass_agent.core.backoff import Backoff
 from windlass_agent.core.output_gate import LeaseOver
 from windlass_agent.core.run_plan import Lease
 from windlass_agent.link.channel import Caller, Channels
+from windlass_agent.link.current_session import CurrentSession
 from windlass_agent.link.lease_watch import LeaseWatch
 from windlass_agent.link.output_gate import CoordinatorGate
 from windlass_proto.model.assignments import Timing
@@ -44,7 +45,8 @@ async def a_gate(clock: Clock) -> tuple[CoordinatorGate, LeaseWatch, Channels]:
         "127.0.0.1:1", keepalive=timedelta(seconds=20), keepalive_timeout=timedelta(seconds=10)
     )
     caller = Caller(backoff=Backoff(), credential=str, check=watch.check, renew=channels.renew)
-    return CoordinatorGate(channels, caller, watch, timeout_s=1, clock=clock), watch, channels
+    current = CurrentSession(caller, timeout_s=1)
+    return CoordinatorGate(channels, caller, watch, current=current, clock=clock), watch, channels
 
 
 @pytest.mark.parametrize(
