@@ -2,10 +2,11 @@
 
 import asyncio
 import socket
+import sqlite3
 import struct
 import urllib.request
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from tests.support.coordinator_process import CoordinatorProcess, wait_until
 from tests.support.transcript import SpokenAgent, Transcript
 from windlass.client import Client
+from windlass_coordinator.admin.database_copy import DATABASE_FILE
 from windlass_proto import convert
 from windlass_proto.errors import Overloaded
 from windlass_proto.model.ids import TaskName
@@ -174,13 +176,19 @@ async def test_sessions_are_opened_no_faster_than_their_bound_and_all_in_the_end
 
 
 async def test_thousands_of_submits_with_one_key_make_one_job_though_most_are_put_off(tmp_path: Path) -> None:
-    async with a_coordinator(tmp_path, store_queue=64) as coordinator:
-        async with Client(coordinator.profile, patience=PATIENT, timeout=PATIENT) as client:
-            asked = [client.submit(a_job(), idempotency_key="key") for _ in range(3000)]
-            made = set(await asyncio.gather(*asked))
-            assert len(made) == 1
-            assert len([job async for job in client.list()]) == 1
-        assert metric(coordinator, 'windlass_refused_total{bound="store_queue"}') > 0
+    bound = 'windlass_refused_total{bound="store_queue"}'
+    async with (
+        a_coordinator(tmp_path, store_queue=64) as coordinator,
+        Client(coordinator.profile, patience=PATIENT, timeout=PATIENT) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        with closing(sqlite3.connect(coordinator.data / DATABASE_FILE, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # a fast machine commits them as they come, and none would wait
+            asked = [group.create_task(client.submit(a_job(), idempotency_key="key")) for _ in range(3000)]
+            await until(lambda: metric(coordinator, bound) > 0, "submits are put off")
+            other.execute("ROLLBACK")
+        assert len(set(await asyncio.gather(*asked))) == 1
+        assert len([job async for job in client.list()]) == 1
 
 
 async def test_heartbeats_are_answered_while_submits_are_put_off(tmp_path: Path) -> None:
