@@ -17,7 +17,7 @@ from pathlib import Path
 
 import grpc
 import structlog
-from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, GCCollector, ProcessCollector
 
 from windlass_coordinator import config
 from windlass_coordinator.admin.commands import VERBS, run_verb
@@ -45,6 +45,7 @@ from windlass_coordinator.engine.last_looks import LastLooks
 from windlass_coordinator.engine.parking import ParkedPolls, PollAnswer
 from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.first_start import exclusive, prepare
+from windlass_coordinator.garbage import collected_seldom
 from windlass_coordinator.heard_exchange import HeardExchange
 from windlass_coordinator.log_setup import set_up_logging
 from windlass_coordinator.logstore import open_log_store
@@ -112,7 +113,7 @@ async def _run(settings: config.Settings) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, going_down.set)
-    async with serving(settings) as running:
+    async with serving(settings) as running, collected_seldom():
         _announce(settings.data_directory, running)
         await going_down.wait()
         _log.info("coordinator.going_down")
@@ -375,6 +376,7 @@ async def _stop(server: grpc.aio.Server, guard: CallGuard, parked: ParkedPolls) 
 def _metrics(parts: _Parts) -> CollectorRegistry:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
     registry.register(VitalsCollector(parts.vitals))
     parked = Gauge("windlass_polls_parked", "Agents' polls that wait for work", registry=registry)
     parked.set_function(lambda: len(parts.parked))

@@ -34,6 +34,7 @@ from tests.simulation.settings import LEASE, RETRY
 from tests.simulation.store import Order, SimulatedStore
 from tests.simulation.world import Clock, KilledHere, Process, World
 from windlass_coordinator.app import _MAY_HAVE_WORK
+from windlass_coordinator.core.leases import poll_wait
 from windlass_coordinator.core.records import Claimed, ClusterKey, NodeView
 from windlass_coordinator.engine import nodes, steer
 from windlass_coordinator.engine.fleet import Fleet
@@ -358,7 +359,9 @@ class Coordinator(Process):
             else:
                 self.after(_DELIVERY_S, too_late)
 
-        self.after(self.fleet.timing().poll_wait.total_seconds(), timed_out)
+        longest = self.fleet.timing().poll_wait
+        wait = poll_wait(longest, asked=None, poll_seq=poll.poll_seq, jitter=self.rules.jitter())
+        self.after(wait.total_seconds(), timed_out)
 
     def _answer_poll(self, node_key: NodeKey, connection: Connection, answer: PollAnswer) -> None:
         if answer.claimed:

@@ -5,6 +5,8 @@ from datetime import timedelta
 
 from windlass_proto.model.specs import DisconnectPolicy
 
+_FIRST_POLL = 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeasePolicy:
@@ -32,6 +34,16 @@ def heartbeat_interval(policy: LeasePolicy, *, nodes: int) -> timedelta:
     """Grows with the fleet between its two bounds."""
     wanted = timedelta(seconds=nodes / policy.heartbeats_per_s)
     return min(policy.longest_interval, max(policy.shortest_interval, wanted))
+
+
+def poll_wait(longest: timedelta, *, asked: timedelta | None, poll_seq: int, jitter: float) -> timedelta:
+    """How long a poll is parked; `jitter` is in [0, 1).
+
+    The first of a session ends at any time: nodes that came together, after a restart say, would else poll
+    together for ever.
+    """
+    wait = longest if asked is None else min(longest, asked)
+    return jitter * wait if poll_seq == _FIRST_POLL else wait
 
 
 def lease_ttl(policy: LeasePolicy, *, interval: timedelta) -> timedelta:

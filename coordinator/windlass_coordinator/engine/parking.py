@@ -8,7 +8,8 @@ it (decision D3). Polls are parked from the event loop and served from the store
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -48,6 +49,8 @@ class ParkedPoll:
     """Stops that this session has been told already; they alone are no reason to answer."""
     is_withdrawn: bool = False
     """Nobody waits for it any more, unless a commit is serving it right now."""
+    is_held: bool = False
+    """A commit is looking for work for it right now: whoever waits gets the answer of that commit."""
 
     def answer(self, answer: PollAnswer) -> None:
         if not self.reply.done():
@@ -124,21 +127,23 @@ class ParkedPolls:
             self._looks.forget(nodes=wakes.changed_nodes)
 
     def withdraw(self, poll: ParkedPoll) -> bool:
-        """Stops waiting; False when a commit is serving it right now."""
+        """Stops waiting; False when a commit is serving it right now, or has an answer for it already."""
         with self._lock:
             poll.is_withdrawn = True
-            if self._by_node.get(poll.node_key) is not poll:
+            if poll.is_held or self._by_node.get(poll.node_key) is not poll:
                 return False
             self._take(poll.node_key)
             return True
 
     def drain(self) -> list[ParkedPoll]:
-        """Takes all of them, and lets no more in; for going down."""
+        """Takes all of them, and lets no more in; for going down.
+
+        Those for which a commit looks right now get its answer."""
         with self._lock:
             self._is_drained = True
-            polls = list(self._by_node.values())
-            self._by_node.clear()
-            self._hungry.clear()
+            polls = [poll for poll in self._by_node.values() if not poll.is_held]
+            for poll in polls:
+                self._take(poll.node_key)
         return polls
 
     def follow(self, tx: Transaction, wakes: Wakes) -> list["Served"]:
@@ -153,7 +158,9 @@ class ParkedPolls:
                 with self._lock:
                     poll = self._by_node.get(node_key)
                 if poll is not None:
-                    self._serve_node(tx, poll, deliveries)
+                    with self._held(poll, deliveries) as is_there:
+                        if is_there:
+                            self._serve_node(tx, poll, deliveries)
             for cluster_key in sorted(clusters):
                 self._serve_cluster(tx, cluster_key, deliveries)
         except BaseException:
@@ -192,16 +199,38 @@ class ParkedPolls:
             size = (poll.capacity, tx.gpus_in_use(poll.node_key) if poll.capacity.gpus else 0)
             if without_luck[size] == _TELL_FOR_ALL:
                 continue
-            node = tx.node_view(poll.node_key)
-            if node is None or node.epoch != poll.epoch or node.state is not NodeState.READY:
-                continue
-            claimed = claim(tx, node, want=poll.want, poll_seq=poll.poll_seq, now=self._clock())
-            if claimed:
-                self._deliver(poll, PollAnswer(claimed=claimed), deliveries)
+            with self._held(poll, deliveries) as is_there:
+                node = tx.node_view(poll.node_key) if is_there else None
+                if node is None or node.epoch != poll.epoch or node.state is not NodeState.READY:
+                    continue
+                claimed = claim(tx, node, want=poll.want, poll_seq=poll.poll_seq, now=self._clock())
+                if claimed:
+                    self._deliver(poll, PollAnswer(claimed=claimed), deliveries)
             if sum(len(c.index) for c in claimed) < poll.want:
                 without_luck[size] += 1  # it could have taken more
                 if len(without_luck) >= _SIZES_ASKED:
                     return
+
+    @contextmanager
+    def _held(self, poll: ParkedPoll, deliveries: list["Served"]) -> Iterator[bool]:
+        """While a commit looks for work for a poll it cannot be withdrawn: who is told that nothing came has
+        confirmed by its next poll that it got this answer, and would never hear of what was leased to it.
+
+        Gives whether it is still parked. One that was to be withdrawn meanwhile is answered with the rest.
+        """
+        with self._lock:
+            poll.is_held = self._by_node.get(poll.node_key) is poll
+        try:
+            yield poll.is_held
+        finally:
+            with self._lock:
+                poll.is_held = False
+                is_over = poll.is_withdrawn or self._is_drained
+                is_left = is_over and self._by_node.get(poll.node_key) is poll
+                if is_left:
+                    self._take(poll.node_key)
+            if is_left:
+                self._answer(poll, PollAnswer(go_away=self._is_drained), deliveries)
 
     def _deliver(self, poll: ParkedPoll, answer: PollAnswer, deliveries: list["Served"]) -> None:
         with self._lock:
@@ -209,6 +238,9 @@ class ParkedPolls:
                 self._looks.forget(nodes=(poll.node_key,))
             if self._by_node.get(poll.node_key) is poll:
                 self._take(poll.node_key)
+        self._answer(poll, answer, deliveries)
+
+    def _answer(self, poll: ParkedPoll, answer: PollAnswer, deliveries: list["Served"]) -> None:
         deliveries.append(ParkedPollAnswer(poll=poll, answer=answer, park_again=self._park_again))
 
     def _park_again(self, poll: ParkedPoll) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 
 from windlass_coordinator.auth.sealing import Seal, Sealer
 from windlass_coordinator.auth.tokens import RANDOM_BYTES, TokenKind, has_digest, new_token, parse_token
+from windlass_coordinator.core.leases import poll_wait
 from windlass_coordinator.core.publishing import Publication
 from windlass_coordinator.core.records import Claimed, ClusterKey, LogFacts, NodeView
 from windlass_coordinator.engine.fleet import Fleet
@@ -202,8 +203,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         return PollAnswer(claimed=earlier)
 
     async def _wait(self, poll: ParkedPoll, request: wire.PollRequest) -> PollAnswer:
+        asked = convert.duration_from_wire(request.wait) if request.HasField("wait") else None
         longest = self._fleet.timing().poll_wait
-        wait = min(longest, convert.duration_from_wire(request.wait)) if request.HasField("wait") else longest
+        wait = poll_wait(longest, asked=asked, poll_seq=request.poll_seq, jitter=self._rules.jitter())
         try:
             return await asyncio.wait_for(asyncio.shield(poll.reply), max(0.0, wait.total_seconds()))
         except TimeoutError:

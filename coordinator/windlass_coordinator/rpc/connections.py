@@ -30,6 +30,9 @@ _PATIENCE_LEFT = 0.95
 PUT_OFF_TIME = timedelta(seconds=90)
 """Who was told to come again later is no stranger for it: closed connections would only be made anew."""
 _LOOK_EVERY = timedelta(seconds=2)
+# Ten thousand connections take a fifth of a second to look at.
+_SHARE_OF_TIME = 0.02
+_LOOK_AT_LEAST_EVERY = timedelta(seconds=10)
 _BURST_S = 20.0
 _DESCRIPTORS = "/proc/self/fd"
 _log = structlog.get_logger()
@@ -107,8 +110,10 @@ class ConnectionWatch:
 
     async def run(self) -> None:
         """Until cancelled."""
+        pause_s = _LOOK_EVERY.total_seconds()
         while True:
-            await asyncio.sleep(_LOOK_EVERY.total_seconds())
+            await asyncio.sleep(pause_s)
+            begun_s = time.monotonic()
             # Who comes while we look may be missing from the picture, and is not gone.
             known = self._peers.known()
             connections = await asyncio.to_thread(self._connections)
@@ -118,6 +123,7 @@ class ConnectionWatch:
                 self.closed += _shut_down(descriptor, self._known.get(descriptor))
             if unwanted:
                 _log.warning("connections.closed", count=len(unwanted), strangers=self.strangers)
+            pause_s = pause_after(time.monotonic() - begun_s)
 
     def _judge(self, connections: dict[int, _Connection]) -> list[int]:
         """The descriptors of those to be closed."""
@@ -177,6 +183,12 @@ class ConnectionWatch:
                 )
         except (OSError, IndexError):  # closed meanwhile, a listener, or no internet socket
             return None
+
+
+def pause_after(took_s: float) -> float:
+    """Until the next look at the connections, after one that took so long; both in seconds."""
+    least_s, most_s = _LOOK_EVERY.total_seconds(), _LOOK_AT_LEAST_EVERY.total_seconds()
+    return min(most_s, max(least_s, took_s / _SHARE_OF_TIME))
 
 
 def peer_name(host: str, port: int) -> str:

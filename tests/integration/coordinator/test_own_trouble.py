@@ -137,5 +137,6 @@ def test_readiness_and_bounds_are_told_as_metrics(quick: CoordinatorProcess) -> 
         metrics = answer.read().decode()
 
     assert "windlass_ready 1.0" in metrics
+    assert 'python_gc_collections_total{generation="2"}' in metrics
     assert 'windlass_bound_limit{bound="store_queue"} 8192.0' in metrics
     assert 'windlass_refused_total{bound="sessions_per_s"} 0.0' in metrics

@@ -8,6 +8,7 @@ from windlass_coordinator.core.leases import (
     LeasePolicy,
     heartbeat_interval,
     lease_ttl,
+    poll_wait,
     replace_due,
     restart_grace,
     tolerance,
@@ -32,6 +33,16 @@ def test_intervals_grow_with_the_fleet_and_a_lease_is_three_of_them(
 
     assert interval == timedelta(seconds=interval_s)
     assert lease_ttl(POLICY, interval=interval) == timedelta(seconds=lease_s)
+
+
+def test_a_poll_is_parked_as_long_as_asked_but_the_first_ends_at_any_time() -> None:
+    longest, asked = timedelta(seconds=30), timedelta(seconds=10)
+
+    assert poll_wait(longest, asked=None, poll_seq=2, jitter=0.5) == longest
+    assert poll_wait(longest, asked=asked, poll_seq=2, jitter=0.5) == asked
+    assert poll_wait(longest, asked=2 * longest, poll_seq=2, jitter=0.5) == longest
+    assert poll_wait(longest, asked=asked, poll_seq=1, jitter=0.5) == timedelta(seconds=5)
+    assert poll_wait(longest, asked=None, poll_seq=1, jitter=0.0) == timedelta()
 
 
 def test_a_lease_has_a_least_length() -> None:

@@ -1,17 +1,17 @@
 """Polls that wait: who is served by the commit that readies work."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
 from tests.support.builders import Machine, a_job, a_task, exits, needing
 from tests.support.coordinator import InMemoryCoordinator
 from windlass_coordinator.core.records import Wakes
-from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls
-from windlass_coordinator.stores.base import Transaction
+from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
+from windlass_coordinator.stores.base import Delivery, Transaction
 from windlass_proto.errors import Unavailable
 from windlass_proto.model.events import Started
 from windlass_proto.model.resources import NodeCapacity
@@ -22,11 +22,29 @@ class Waiting:
 
     def __init__(self, coordinator: InMemoryCoordinator) -> None:
         self.coordinator = coordinator
-        self.parked = ParkedPolls(clock=lambda: coordinator.now)
-        coordinator.store.listen(follow=self.parked.follow, after_commit=lambda _: None)
+        self.while_served: Callable[[], object] = lambda: None
+        """What another thread does while a commit looks for work for a poll."""
+        self.parked = ParkedPolls(clock=self._now)
+        coordinator.store.listen(follow=self._follow, after_commit=lambda _: None)
+        self._served: list[Delivery] = []
         self._loop = asyncio.new_event_loop()
 
-    def poll(self, machine: Machine) -> None:
+    def _follow(self, tx: Transaction, wakes: Wakes) -> Sequence[Delivery]:
+        served = self.parked.follow(tx, wakes)
+        self._served += served
+        return served
+
+    def answer(self, poll: ParkedPoll) -> PollAnswer:
+        """What it was told after the commits."""
+        for delivery in self._served:
+            delivery()
+        return poll.reply.result()
+
+    def _now(self) -> datetime:
+        self.while_served()
+        return self.coordinator.now
+
+    def poll(self, machine: Machine) -> ParkedPoll:
         def cluster_and_capacity(tx: Transaction) -> tuple[int, NodeCapacity]:
             node = tx.node_view(machine.key)
             assert node is not None
@@ -44,6 +62,7 @@ class Waiting:
             reply=self._loop.create_future(),
         )
         self.parked.park(poll)
+        return poll
 
     def holders(self) -> list[object]:
         """The machines that have a live attempt."""
@@ -140,3 +159,57 @@ def test_a_poll_that_was_served_in_a_commit_that_failed_waits_on(waiting: Waitin
     assert (len(waiting.parked), waiting.holders()) == (1, [])
     coordinator.run(lambda tx: waiting.parked.follow(tx, Wakes(everything=True)))
     assert (len(waiting.parked), waiting.holders()) == (0, [machine.key])
+
+
+def test_work_that_is_leased_to_a_poll_while_its_time_runs_out_reaches_it(waiting: Waiting) -> None:
+    machine = waiting.coordinator.node()
+    poll = waiting.poll(machine)
+    withdrawn = []
+    waiting.while_served = lambda: withdrawn.append(waiting.parked.withdraw(poll))
+
+    waiting.coordinator.submit(a_job(a_task()))
+
+    assert withdrawn == [False]  # who waits for it waits on
+    assert [len(claimed.index) for claimed in waiting.answer(poll).claimed] == [1]
+    assert (len(waiting.parked), waiting.holders()) == (0, [machine.key])
+
+
+def test_a_poll_whose_time_runs_out_while_a_commit_finds_nothing_for_it_is_answered_empty(
+    waiting: Waiting,
+) -> None:
+    machine = waiting.coordinator.node()
+    poll = waiting.poll(machine)
+    withdrawn = []
+    waiting.while_served = lambda: withdrawn.append(waiting.parked.withdraw(poll))
+
+    waiting.coordinator.run(lambda tx: tx.wakes.nodes.add(machine.key))
+
+    assert withdrawn == [False]
+    assert waiting.answer(poll) == PollAnswer()
+    assert len(waiting.parked) == 0
+
+
+def test_a_poll_that_is_served_while_the_coordinator_goes_down_gets_its_work_and_the_others_are_sent_away(
+    waiting: Waiting,
+) -> None:
+    first, second = (waiting.poll(waiting.coordinator.node(name=name)) for name in ("first", "second"))
+    sent_away: list[ParkedPoll] = []
+    waiting.while_served = lambda: sent_away.extend(waiting.parked.drain())
+
+    waiting.coordinator.submit(a_job(a_task()))
+
+    assert sent_away == [second]
+    assert len(waiting.answer(first).claimed) == 1
+
+
+def test_a_poll_for_which_nothing_is_found_while_the_coordinator_goes_down_is_sent_away(
+    waiting: Waiting,
+) -> None:
+    machine = waiting.coordinator.node()
+    poll = waiting.poll(machine)
+    waiting.while_served = waiting.parked.drain
+
+    waiting.coordinator.run(lambda tx: tx.wakes.nodes.add(machine.key))
+
+    assert waiting.answer(poll) == PollAnswer(go_away=True)
+    assert len(waiting.parked) == 0

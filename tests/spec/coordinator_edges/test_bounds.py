@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from windlass_coordinator.core.overload import OverloadLimits
-from windlass_coordinator.rpc.connections import PUT_OFF_TIME, Peers, peer_name, peer_of
+from windlass_coordinator.rpc.connections import PUT_OFF_TIME, Peers, pause_after, peer_name, peer_of
 from windlass_coordinator.rpc.overload import Gate, Overload, RateGate
 from windlass_coordinator.stores.condition import StoreCondition
 from windlass_coordinator.stores.lanes import Lane
@@ -209,3 +209,10 @@ def test_orders_of_the_event_loop_are_taken_too() -> None:
         return orders
 
     assert len(asyncio.run(put())) == 1
+
+
+@pytest.mark.parametrize(("took_s", "expected_s"), [(0.0, 2.0), (0.04, 2.0), (0.1, 5.0), (3.0, 10.0)])
+def test_connections_are_looked_at_for_a_fiftieth_of_the_time_at_most_and_every_ten_seconds_at_least(
+    took_s: float, expected_s: float
+) -> None:
+    assert pause_after(took_s) == expected_s

@@ -1,5 +1,6 @@
 """How the coordinator judges itself: its disk, its store, its duties, its own pauses."""
 
+import gc
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import pytest
 
 from windlass_coordinator.core.disk_space import DiskPolicy, is_short, may_put_aside
 from windlass_coordinator.disk_reserve import RESERVE_FILE, DiskReserve
+from windlass_coordinator.garbage import collected_seldom, is_due
 from windlass_coordinator.readiness import DutyBoard, Readiness
 from windlass_coordinator.stall_watch import STALLED_AFTER, TICK, StallWatch
 from windlass_coordinator.stores import open_store
@@ -152,3 +154,35 @@ def test_one_callers_mistake_does_not_fail_its_neighbours(store: Store) -> None:
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         store.run_now(mistaken)
     assert store.run_now(lambda tx: tx.cluster_names("default")) == []  # type: ignore[arg-type]  # a name
+
+
+@pytest.mark.parametrize(
+    ("since_s", "last_took_s", "unseen", "expected"),
+    [
+        (59, 0.0, 0, False),
+        (60, 0.01, 0, True),
+        (60, 0.5, 0, False),  # a thousandth of the time at most
+        (500, 0.5, 0, True),
+        (10, 0.5, 2_000_000, True),  # too much has come to stay since
+        (9, 0.1, 2_000_000, False),
+        (10, 1.0, 2_000_000, False),
+    ],
+)
+def test_the_whole_memory_is_looked_through_seldom_and_sooner_when_much_came_to_stay(
+    since_s: float, last_took_s: float, unseen: int, expected: bool
+) -> None:
+    assert is_due(since_s=since_s, last_took_s=last_took_s, unseen=unseen) is expected
+
+
+async def test_objects_that_come_to_stay_do_not_make_python_look_through_the_whole_memory() -> None:
+    def looks_while_many_come() -> int:
+        before = gc.get_stats()[2]["collections"]
+        kept = [[number] for number in range(500_000)]
+        assert len(kept) == 500_000
+        return gc.get_stats()[2]["collections"] - before
+
+    usual = gc.get_threshold()
+    assert looks_while_many_come() > 0
+    async with collected_seldom():
+        assert looks_while_many_come() == 0
+    assert (gc.get_threshold(), gc.get_freeze_count()) == (usual, 0)
