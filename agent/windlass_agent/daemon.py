@@ -18,15 +18,7 @@ import structlog
 
 from windlass_agent import doctor, leave_command, notice_command
 from windlass_agent.agent_log import configure_logging
-from windlass_agent.config import (
-    AgentSettings,
-    WorkSettings,
-    failpoint,
-    inputs_of,
-    load_settings,
-    load_storage,
-    read_join_token,
-)
+from windlass_agent.config import failpoint, load_settings, load_storage, read_join_token
 from windlass_agent.containers.base import EngineSetting
 from windlass_agent.containers.node_containers import NodeContainers
 from windlass_agent.core.backoff import Backoff
@@ -78,6 +70,7 @@ from windlass_agent.runner.steps.base import StepSettings
 from windlass_agent.runner.steps.container import ContainerStep
 from windlass_agent.runner.steps.secrets import SecretsStep
 from windlass_agent.runner.task_template import TaskTemplates
+from windlass_agent.settings import AgentSettings, WorkSettings, inputs_of
 from windlass_agent.spool.attempt_dir import remove_attempt
 from windlass_agent.spool.disk_space import disk_space
 from windlass_agent.spool.intents import IntentJournal

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from windlass_agent.config import DiskSettings, WorkSettings
 from windlass_agent.containers.base import EngineSetting, EngineUnavailable
 from windlass_agent.containers.detection import find_engine
 from windlass_agent.core.disk_pressure import DiskFloor
@@ -23,6 +22,7 @@ from windlass_agent.mounts.fuse_daemon import find_rclone
 from windlass_agent.mounts.kernel import why_not_mountable
 from windlass_agent.node.gpus import NodeGpus, find_gpus
 from windlass_agent.runner.cgroups import CgroupTrees, read_trees
+from windlass_agent.settings import DiskSettings, WorkSettings
 from windlass_agent.spool.disk_space import disk_space
 from windlass_agent.spool.intents import IntentJournal
 from windlass_agent.spool.slot_dir import SlotDir

@@ -3,11 +3,11 @@
 from contextlib import suppress
 from pathlib import Path
 
-from windlass_agent.config import AgentSettings
 from windlass_agent.mounts import open_mounter
 from windlass_agent.mounts.base import InputMounter
 from windlass_agent.mounts.network_mount import NetworkPolicy
 from windlass_agent.mounts.node_mounts import MountLimits
+from windlass_agent.settings import AgentSettings
 
 
 def make_mounter(settings: AgentSettings, boot_id: str) -> InputMounter:

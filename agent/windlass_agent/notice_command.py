@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from windlass_agent.config import parse_duration
 from windlass_agent.node.boot_clock import boot_seconds
 from windlass_agent.node.facts import boot_id
 from windlass_agent.runner.notice import Notice, write_notice
+from windlass_agent.settings import parse_duration
 from windlass_agent.state_dir import StateDir
 
 NAME = "notice"

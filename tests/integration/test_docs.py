@@ -30,6 +30,7 @@ from windlass_agent.mounts.copied_inputs import NoMounts
 from windlass_agent.runner.steps.base import AttemptFolders, StepContext, StepSettings
 from windlass_agent.runner.steps.environment import environment_of
 from windlass_agent.runner.task_template import TaskTemplates
+from windlass_agent.settings import AgentSettings
 from windlass_coordinator import config as coordinator_config
 from windlass_coordinator.admin.commands import VERBS, run_verb
 from windlass_coordinator.settings_tree import paths
@@ -109,7 +110,7 @@ def test_the_agents_settings_are_documented_with_their_defaults(monkeypatch: pyt
     monkeypatch.delenv("WINDLASS_AGENT_WORK_ISOLATION", raising=False)
     plain = agent_config.load_settings(needed)
     documented = doc_pages.table("Agent setting")
-    assert set(documented) == set(_setting_names(agent_config.AgentSettings))
+    assert set(documented) == set(_setting_names(AgentSettings))
     for name, value in _as_variables(documented, prefix="WINDLASS_AGENT_").items():
         monkeypatch.setenv(name, value)
     assert agent_config.load_settings(needed) == plain
@@ -127,7 +128,7 @@ def test_every_variable_that_is_named_is_given_or_read_by_a_program(tmp_path: Pa
     }
     known |= {"WINDLASS_PROFILE", "WINDLASS_DATA"}
     known |= set(_as_variables(dict.fromkeys(paths(coordinator_config.Settings())), "WINDLASS_COORDINATOR_"))
-    known |= set(_as_variables(dict.fromkeys(_setting_names(agent_config.AgentSettings)), "WINDLASS_AGENT_"))
+    known |= set(_as_variables(dict.fromkeys(_setting_names(AgentSettings)), "WINDLASS_AGENT_"))
     named = {
         (page.name, code)
         for page, code in doc_pages.inline_code()

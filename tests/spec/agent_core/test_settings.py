@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from windlass_agent.config import AgentSettings, NodeMount, load_settings, load_storage, read_join_token
+from windlass_agent.config import load_settings, load_storage, read_join_token
+from windlass_agent.settings import AgentSettings, NodeMount
 from windlass_proto.errors import InvalidRequest
 
 NEEDED = ["--state", "state", "--coordinator", "localhost:7450"]
