@@ -92,13 +92,14 @@ def _next(lines: "Queue[list[str]]", what: str) -> list[str]:
 def measure(bench: Bench) -> Iterator[Figure]:
     directory = bench.scratch("fleet")
     identities = _prepared(directory, max(SIZES))
+    bare_cores = _bare_cores(bench, identities, max(SIZES))
     with ExitStack() as stack:
         on = _Restartable(directory)
         stack.callback(on.end)
         on.start()
-        fleet = _Agents([_agents(stack, on, identities, share) for share in range(_PROCESSES)])
+        fleet = _connecting(stack, on.address, identities)
         steps = [_grown(bench, on, fleet, size) for size in SIZES]
-        yield from _idle_figures(steps)
+        yield from _idle_figures(steps, bare_cores=bare_cores)
         yield _wake_figure(bench, on, fleet)
         yield _restart_figure(bench, on, fleet)
 
@@ -147,9 +148,13 @@ class _Restartable:
         self._stack.close()
 
 
-def _agents(stack: ExitStack, on: _Restartable, identities: Path, share: int) -> Program:
+def _connecting(stack: ExitStack, address: str, identities: Path) -> _Agents:
+    return _Agents([_agents(stack, address, identities, share) for share in range(_PROCESSES)])
+
+
+def _agents(stack: ExitStack, address: str, identities: Path, share: int) -> Program:
     arguments = [
-        *("benchmarks.fleet_agents", "--coordinator", on.address, "--identities", str(identities)),
+        *("benchmarks.fleet_agents", "--coordinator", address, "--identities", str(identities)),
         *("--share", str(share), "--of", str(_PROCESSES)),
     ]
     name = f"agents-{share}"
@@ -224,9 +229,7 @@ def _grown(bench: Bench, on: _Restartable, fleet: _Agents, size: int) -> _Step:
     begun_s = time.monotonic()
     fleet.connect(size)
     connected_s = time.monotonic() - begun_s
-    cpu_s, since_s = on.program.cpu_s(), time.monotonic()
-    time.sleep(_IDLE_S)
-    cores = (on.program.cpu_s() - cpu_s) / (time.monotonic() - since_s)
+    cores = _cores_while_idle(on.program)
     kib_each = (on.program.rss_kib() - on.bare_kib) / size
     bench.say(
         f"{size} agents: connected in {connected_s:.1f} s, {kib_each:.1f} KiB each, {cores:.3f} cores idle"
@@ -234,8 +237,26 @@ def _grown(bench: Bench, on: _Restartable, fleet: _Agents, size: int) -> _Step:
     return _Step(agents=size, connected_s=connected_s, kib_each=kib_each, idle_cores=cores)
 
 
-def _idle_figures(steps: Sequence[_Step]) -> Iterator[Figure]:
-    """Against the smallest fleet, as the goal is that both grow with the number of agents and no faster."""
+def _cores_while_idle(program: Program) -> float:
+    cpu_s, since_s = program.cpu_s(), time.monotonic()
+    time.sleep(_IDLE_S)
+    return (program.cpu_s() - cpu_s) / (time.monotonic() - since_s)
+
+
+def _bare_cores(bench: Bench, identities: Path, size: int) -> float:
+    """What the gRPC library alone takes for the calls of as many idle agents."""
+    arguments = ["benchmarks.fleet_bare", "--agents", str(size)]
+    with ExitStack() as stack:
+        bare = stack.enter_context(running("bare", arguments, directory=identities.parent, talks=True))
+        _connecting(stack, f"127.0.0.1:{bare.hear()}", identities).connect(size)
+        cores = _cores_while_idle(bare)
+    bench.say(f"{size} agents: a bare server takes {cores:.3f} cores for their calls")
+    return cores
+
+
+def _idle_figures(steps: Sequence[_Step], *, bare_cores: float) -> Iterator[Figure]:
+    """Memory against the smallest fleet, as it is to grow with the number of agents and no faster; processor
+    time against a server that does nothing."""
     least, most = steps[0], steps[-1]
     by_size = {str(step.agents): [step.connected_s, step.kib_each, step.idle_cores] for step in steps}
     yield of_rounds(
@@ -251,7 +272,7 @@ def _idle_figures(steps: Sequence[_Step]) -> Iterator[Figure]:
         "fleet_idle_cores",
         [most.idle_cores],
         unit="cores",
-        reference=Reference(name=f"fleet_of_{least.agents}", value=least.idle_cores),
+        reference=Reference(name="bare_grpc_server", value=bare_cores),
         agents=most.agents,
         idle_s=_IDLE_S,
     )
