@@ -38,15 +38,15 @@ class _Answers:
 
     def handlers(self) -> "dict[str, grpc.RpcMethodHandler[Any, Any]]":
         return {
-            "OpenSession": _handler(self.open_session, wire.OpenSessionRequest),
-            "Heartbeat": _handler(self.heartbeat, wire.HeartbeatRequest),
-            "Poll": _handler(self.poll, wire.PollRequest),
+            "OpenSession": _handler(self.open_session, wire.OpenSessionRequest, wire.OpenSessionReply),
+            "Heartbeat": _handler(self.heartbeat, wire.HeartbeatRequest, wire.HeartbeatReply),
+            "Poll": _handler(self.poll, wire.PollRequest, wire.PollReply),
         }
 
 
-def _handler(answer: Any, request: type[Message]) -> "grpc.RpcMethodHandler[Any, Any]":
+def _handler(answer: Any, request: type[Message], reply: type[Message]) -> "grpc.RpcMethodHandler[Any, Any]":
     return grpc.unary_unary_rpc_method_handler(
-        answer, request_deserializer=request.FromString, response_serializer=Message.SerializeToString
+        answer, request_deserializer=request.FromString, response_serializer=reply.SerializeToString
     )
 
 
