@@ -1,4 +1,4 @@
-"""How the settings decide what commands see of remote files; a part of the wiring that `daemon` does."""
+"""How the settings decide what commands see of remote files; a part of the wiring that `agent_parts` does."""
 
 from contextlib import suppress
 from pathlib import Path
