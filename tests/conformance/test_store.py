@@ -245,6 +245,41 @@ def test_a_terminal_attempt_never_changes(store: Store) -> None:
     assert store.run_now(lambda tx: tx.held_attempts(node)) == []
 
 
+def test_output_is_given_up_that_a_node_does_not_bring_into_its_next_session(store: Store) -> None:
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    job = new_job(cluster, a_task("a", instances=2))
+    store.run_now(lambda tx: tx.add_job(job, now=NOW))
+    kept, lost = store.run_now(lambda tx: claim(tx, node, want=2))
+    ends = [
+        AttemptEnd(ref=ref, state=AttemptState.FAILED, exit=Exited(code=1, signal=None, stdout_end=9))
+        for ref in (kept, lost)
+    ]
+    store.run_now(lambda tx: tx.end_attempts(ends, now=NOW))
+
+    def given_up(tx: Transaction) -> list[bool]:
+        read = [tx.log_facts(job.job_id, tenant=DEFAULT_TENANT, task="a", index=i, attempt=1) for i in (0, 1)]
+        return [the(facts).is_given_up for facts in read]
+
+    def open_session(tx: Transaction) -> None:
+        view = the(tx.node_view(node))
+        again = {"state_id": "state", "boot_id": "boot-2", "nonce": "nonce-2", "last_nonce": "nonce"}
+        tx.open_session(view, FACTS, **again, epoch=view.epoch + 1, now=NOW)
+        tx.keep_output_due([kept], epoch=view.epoch + 1)
+
+    told = [store.run_now(given_up)]
+    store.run_now(lambda tx: tx.set_node_wish(node, NodeState.DRAINING, reason="", drain_by=NOW))
+    store.run_now(lambda tx: tx.end_session(the(tx.node_view(node))))
+    told.append(store.run_now(given_up))
+    store.run_now(open_session)
+    store.run_now(lambda tx: tx.set_node_wish(node, None, reason="", drain_by=None))
+    told.append(store.run_now(given_up))
+    store.run_now(lambda tx: tx.set_node_state(node, NodeState.GONE, now=NOW))
+    told.append(store.run_now(given_up))
+
+    assert told == [[False, False], [False, False], [False, True], [True, True]]
+
+
 def test_attempts_are_found_whether_they_lie_close_together_or_far_apart(store: Store) -> None:
     cluster = a_cluster(store)
     node = a_node(store, cluster)

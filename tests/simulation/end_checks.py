@@ -9,14 +9,16 @@ from tests.simulation.disk import produced_bytes
 from tests.simulation.ledger import Ledger
 from tests.simulation.world import SimulationFailure
 from windlass_coordinator.logstore.base import Gap, LogStore, StreamKey
+from windlass_coordinator.stores.sql.rows import OUTPUT_IS_GIVEN_UP
 from windlass_proto.model.facts import FactKind
 from windlass_proto.model.ids import AttemptRef, Fence, TaskKey
 from windlass_proto.model.states import LogStream
 
 Rows = Callable[..., Sequence[tuple[Any, ...]]]
 
-_ATTEMPTS = """
-SELECT j.job_id, a.task_key, a.idx, a.attempt, a.fence, a.state, a.stdout_end, a.stderr_end, n.state
+_ATTEMPTS = f"""
+SELECT j.job_id, a.task_key, a.idx, a.attempt, a.fence, a.state, a.stdout_end, a.stderr_end, n.state,
+  {OUTPUT_IS_GIVEN_UP}
 FROM attempts a JOIN tasks t ON t.task_key = a.task_key JOIN jobs j ON j.job_key = t.job_key
 JOIN nodes n ON n.node_key = a.node_key
 WHERE j.deleted_at IS NULL AND a.state IN ('SUCCEEDED', 'FAILED', 'STOPPED', 'LOST')"""
@@ -37,7 +39,7 @@ _LIFE = re.compile("s(r?x?eg)*r?x?(ed?)?")
 
 def check_logs(rows: Rows, ledger: Ledger, logs: LogStore) -> None:
     """I13 and L5: what is stored is what was written, whole or with declared gaps."""
-    for job_id, task_key, index, attempt, fence, state, *ends, node_state in rows(_ATTEMPTS):
+    for job_id, task_key, index, attempt, fence, state, *ends, node_state, is_given_up in rows(_ATTEMPTS):
         ref = AttemptRef(task_key=TaskKey(task_key), index=index, attempt=attempt, fence=Fence(fence))
         for stream, end in zip(LogStream, ends, strict=True):
             key = StreamKey(job_id=job_id, task_key=ref.task_key, index=index, attempt=attempt, stream=stream)
@@ -47,10 +49,12 @@ def check_logs(rows: Rows, ledger: Ledger, logs: LogStore) -> None:
                 raise SimulationFailure(f"I13: {ref} {stream}: {acknowledged} acknowledged, {stored} stored")
             if state == "LOST" or end is None or ledger.restored_at >= 0:
                 continue
-            if stored < end and node_state != "GONE" and ref not in ledger.torn:
+            if stored < end and not is_given_up:
                 raise SimulationFailure(
                     f"L5: {ref} {stream}: {stored} of {end} bytes, and its node is {node_state}"
                 )
+            if stored < end and node_state != "GONE" and ref not in ledger.torn:
+                raise SimulationFailure(f"L5: {ref} {stream}: given up at {stored} of {end} bytes")
 
 
 def _check_stream(logs: LogStore, key: StreamKey, ref: AttemptRef) -> int:

@@ -39,7 +39,7 @@ class Ledger:
         self.alive: dict[AttemptRef, Command] = {}
         """Commands that run."""
         self.torn: set[AttemptRef] = set()
-        """Their node may have lost what it knew of them."""
+        """Their node may have lost what it knew of them: nobody else's output may be given up."""
         self._started_at: dict[AttemptRef, float] = {}
         self.exits: dict[AttemptRef, ExitRecord] = {}
         self.acknowledged: dict[tuple[AttemptRef, LogStream], int] = {}

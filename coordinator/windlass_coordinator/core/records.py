@@ -202,8 +202,8 @@ class LogFacts:
     stdout_end: int | None
     """Bytes the command produced; None while not known."""
     stderr_end: int | None
-    node_is_gone: bool = False
-    """What has not arrived by now never will."""
+    is_given_up: bool = False
+    """What has not arrived by now never will: its node is gone, or has come back without a record of it."""
     is_lost: bool = False
     """It ended with its keeper: the command may have written more than its node had."""
 

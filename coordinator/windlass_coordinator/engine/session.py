@@ -23,6 +23,7 @@ from windlass_proto.model.facts import FactKind
 from windlass_proto.model.ids import AttemptRef, NodeId, NodeKey, TaskKey
 from windlass_proto.model.states import AttemptPhase, NodeState
 from windlass_proto.model.status import NodeFacts
+from windlass_proto.model.verdicts import InventoryVerdict
 
 LogsStored = Callable[[LogFacts], bool]
 """Whether all that a terminal attempt's command wrote is in the log store."""
@@ -117,11 +118,30 @@ def open_session(
     tx.adopt_attempts(node, epoch=epoch)
     views = tx.attempt_views([item.ref for item in request.inventory])
     verdicts = [_verdict(tx, item, views, node, logs_stored) for item in request.inventory]
+    _keep_output_due(tx, verdicts, views, epoch=epoch)
     if node.wish is not None:
         tx.set_node_state(node.node_key, node.wish, now=now)
     tx.add_facts(_session_facts(node, request, views), now=now)
     failpoints.reach("coord.session.before_commit")
     return GrantedSession(epoch=epoch, nonce=nonce, verdicts=verdicts)
+
+
+def _keep_output_due(
+    tx: Transaction,
+    verdicts: Sequence[VerdictItem],
+    views: Mapping[tuple[TaskKey, int, int], AttemptView],
+    *,
+    epoch: int,
+) -> None:
+    """An ended attempt whose node comes back without it is one whose output will never be whole."""
+    due = [
+        item.ref
+        for item in verdicts
+        if item.verdict is InventoryVerdict.REPORT
+        and views[item.ref.task_key, item.ref.index, item.ref.attempt].state.is_terminal
+    ]
+    if due:
+        tx.keep_output_due(due, epoch=epoch)
 
 
 def _still_possible(node: NodeView, request: OpenRequest) -> set[AttemptRef]:

@@ -220,7 +220,7 @@ class JobService(jobs_pb2_grpc.JobServiceServicer):
                 ended=now.ended,
                 final_end=end,
                 attempt=now.attempt,
-                is_given_up=now.node_is_gone,
+                is_given_up=now.is_given_up,
                 is_lost=now.is_lost,
             )
 

@@ -10,13 +10,13 @@ import structlog
 
 from windlass_coordinator.core.records import LogFacts
 from windlass_coordinator.logstore.base import DiskRefused, LogStore, StreamKey
+from windlass_coordinator.rpc.read_log import NOT_THERE
 from windlass_proto.errors import Unavailable
 from windlass_proto.model.states import LogStream
 
 PATIENCE = timedelta(minutes=2)
 """How long a node is asked to keep an attempt of which it says that it has sent everything."""
 _REMEMBERED = 65_536
-_NOT_THERE = "the node that ran it has it no more"
 
 _log = structlog.get_logger("windlass.logs")
 
@@ -82,7 +82,7 @@ class LogArchive:
         writer = self._store.open_writer()
         try:
             for key, offset, length in missing:
-                writer.append_gap(key, offset=offset, length=length, reason=_NOT_THERE)
+                writer.append_gap(key, offset=offset, length=length, reason=NOT_THERE)
                 _log.warning("log.given_up", job=key.job_id, attempt=key.attempt, missing_bytes=length)
             writer.sync()
         except (DiskRefused, Unavailable):

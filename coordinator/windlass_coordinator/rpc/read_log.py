@@ -16,6 +16,8 @@ from windlass_proto.model.states import LogState
 from windlass_proto.v1 import jobs_pb2
 from windlass_proto.v1.jobs_pb2 import LogChunk
 
+NOT_THERE = "the node that ran it has it no more"
+"""Why bytes are missing that a node had and has not sent."""
 _MAX_WATCHERS = 20_000
 _LOOK_EVERY = timedelta(seconds=1)
 _LOOKS_PER_S = 500
@@ -37,7 +39,7 @@ class StreamFacts:
     """Bytes the command produced, from its exit record; None = no exit record."""
     attempt: int
     is_given_up: bool = False
-    """Nothing more will be sent: the agent said so, or its node is gone."""
+    """Nothing more will be sent: its node is gone, or has come back without it."""
     is_lost: bool = False
     """Nobody knows whether the command wrote more than its node has."""
 
@@ -124,6 +126,10 @@ class LogTail:
                 if not follow or remaining == 0 or state is not LogState.STREAMING:
                     break
                 await _wait(changed, self._signals.watcher_count)
+        if remaining != 0 and _is_cut_off(now, position):
+            missing = (now.final_end or 0) - position
+            yield LogChunk(offset=position, gap_bytes=missing, gap_reason=NOT_THERE)
+            position += missing
         yield LogChunk(offset=position, state=_WIRE_STATES[state], attempt=now.attempt)
 
     async def _stored(
@@ -152,6 +158,12 @@ class LogTail:
 
     async def _durable_end(self, key: StreamKey) -> int:
         return await asyncio.to_thread(self._store.durable_end, key)
+
+
+def _is_cut_off(facts: StreamFacts, position: int) -> bool:
+    """Whether what comes after `position` was written and will never be stored. Said and not written down: a
+    node that is gone may still turn up with it."""
+    return facts.ended and facts.is_given_up and facts.final_end is not None and position < facts.final_end
 
 
 async def _wait(changed: asyncio.Event, followers: int) -> None:

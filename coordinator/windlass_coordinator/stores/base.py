@@ -188,6 +188,10 @@ class WorkRecords(Protocol):
     def adopt_attempts(self, node: NodeView, *, epoch: int) -> None:
         """Live attempts of the node go on in its new epoch, not detached any more."""
 
+    def keep_output_due(self, refs: Sequence[AttemptRef], *, epoch: int) -> None:
+        """These ended attempts go on in their node's new epoch too: it has output of them that is missing
+        here. The output of those that stay in an older epoch is given up (`LogFacts.is_given_up`)."""
+
     def detach_attempts(self, node_key: NodeKey) -> None: ...
 
     def log_facts(

@@ -345,9 +345,11 @@ async def test_a_follower_ends_when_the_rest_will_never_come(tmp_path: Path) -> 
         server.records.facts = StreamFacts(ended=True, final_end=9, attempt=1, is_given_up=True)
         server.signals.notify(a_key())
 
+        gap: Any = await call.read()
         last: Any = await call.read()
 
-    assert last.state == jobs_pb2.LOG_STATE_PARTIAL
+    assert (gap.offset, gap.gap_bytes, gap.gap_reason) == (3, 6, "the node that ran it has it no more")
+    assert (last.offset, last.state) == (9, jobs_pb2.LOG_STATE_PARTIAL)
 
 
 async def test_a_follower_looks_by_itself_when_no_signal_comes(tmp_path: Path) -> None:

@@ -398,6 +398,28 @@ def test_output_of_a_lost_attempt_is_taken_as_long_as_its_node_has_some(
     assert [item.verdict for item in opened.verdicts] == [InventoryVerdict.REPORT]
 
 
+def test_output_is_waited_for_until_its_node_comes_back_without_any_record_of_it(
+    coordinator: InMemoryCoordinator,
+) -> None:
+    job = coordinator.submit()
+    node = coordinator.node()
+    ref = coordinator.claim_one(node)
+    coordinator.report(node, ref, exits(stdout_end=700))
+
+    def is_given_up() -> bool:
+        facts = coordinator.run(
+            lambda tx: tx.log_facts(job, tenant=DEFAULT_TENANT, task="task", index=0, attempt=1)
+        )
+        assert facts is not None
+        return facts.is_given_up
+
+    assert not is_given_up()
+    coordinator.open_session(node, holds(ref, has_exit=True), logs_stored=False, boot_id="boot-2")
+    assert not is_given_up(), "it has it, and will send what is missing"
+    coordinator.open_session(node, logs_stored=False, boot_id="boot-3")
+    assert is_given_up()
+
+
 def test_output_of_an_attempt_that_was_replaced_is_not_taken(coordinator: InMemoryCoordinator) -> None:
     coordinator.submit()
     node = coordinator.node()

@@ -2,12 +2,12 @@
 
 from windlass_coordinator.core.records import LogFacts
 from windlass_coordinator.stores.postgres.locks import PostgresLocks
-from windlass_coordinator.stores.sql.rows import attempt_key
+from windlass_coordinator.stores.sql.rows import OUTPUT_IS_GIVEN_UP, attempt_key
 from windlass_proto.model.ids import AttemptRef, JobId, NodeKey, TaskKey, TenantId
 
-_OF_READER = """
+_OF_READER = f"""
 SELECT a.task_key, a.attempt, a.ended_at IS NOT NULL, a.stdout_end, a.stderr_end,
-  n.state IN ('GONE', 'DELETED'), a.state = 'LOST'
+  {OUTPUT_IS_GIVEN_UP}, a.state = 'LOST'
 FROM jobs j JOIN tasks t ON t.job_key = j.job_key AND t.name = $1
 JOIN attempts a ON a.task_key = t.task_key AND a.idx = $2
 JOIN nodes n ON n.node_key = a.node_key
@@ -38,7 +38,7 @@ class PostgresLogs(PostgresLocks):
             ended=row[2],
             stdout_end=row[3],
             stderr_end=row[4],
-            node_is_gone=row[5],
+            is_given_up=row[5],
             is_lost=row[6],
         )
 

@@ -50,6 +50,11 @@ FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::text[], 
   r(task_key, idx, attempt, fence, state, started_at)
 WHERE {_LIVE} AND a.ended_at IS NULL"""
 
+_KEEP_OUTPUT_DUE = f"""
+UPDATE attempts a SET epoch = $5
+FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) r(task_key, idx, attempt, fence)
+WHERE {_LIVE}"""
+
 _EXIT_ARRAYS = ", ".join(f"${number}::bigint[]" for number in range(5, 14))
 _EXIT_COLUMNS = (
     "started_at, exit_code, exit_signal, ran_for_us, user_cpu_us, system_cpu_us, peak_memory_bytes, "
@@ -283,6 +288,10 @@ class PostgresReports(PostgresLocks):
             epoch,
             node.node_key,
         )
+
+    def keep_output_due(self, refs: Sequence[AttemptRef], *, epoch: int) -> None:
+        columns = int_columns([attempt_key(ref) for ref in refs])
+        self._change(_KEEP_OUTPUT_DUE, *columns, epoch)
 
     def detach_attempts(self, node_key: NodeKey) -> None:
         self._lock_node_and_its_jobs(node_key)

@@ -48,6 +48,15 @@ SELECT count(DISTINCT node_key) FROM (
 WHERE attempt = {attempt} OR failure IN ('INFRA_NODE_LOST', 'INFRA_KEEPER_LOST')"""
 
 
+# Not with an end of a drain: there its session was ended, and what the node has comes with the next.
+OUTPUT_IS_GIVEN_UP = (
+    "(n.state IN ('GONE', 'DELETED') OR (a.epoch < n.epoch AND n.nonce <> '' AND n.drain_by IS NULL))"
+)
+"""Of an ended attempt `a` of node `n`: whether output that has not arrived never will. A node that opens a
+session names what it has, and that goes on in its new epoch; a restored database has no nonces, and must hear
+its nodes first."""
+
+
 # Looked up, not called: a hot verb makes a thousand of them.
 _TASK_STATES = {state.value: state for state in TaskState}
 _ATTEMPT_STATES = {state.value: state for state in AttemptState}

@@ -20,6 +20,7 @@ from windlass_coordinator.core.records import (
 from windlass_coordinator.stores.base import AttemptEnd, InstanceChange
 from windlass_coordinator.stores.sql.detached import detached_from_rows
 from windlass_coordinator.stores.sql.rows import (
+    OUTPUT_IS_GIVEN_UP,
     TASK_COLUMNS,
     attempt_key,
     attempt_view,
@@ -348,6 +349,12 @@ class SqliteReports:
             (epoch, node.node_key),
         )
 
+    def keep_output_due(self, refs: Sequence[AttemptRef], *, epoch: int) -> None:
+        self._db.executemany(
+            "UPDATE attempts SET epoch = ? WHERE task_key = ? AND idx = ? AND attempt = ? AND fence = ?",
+            [(epoch, *attempt_key(ref)) for ref in refs],
+        )
+
     def detach_attempts(self, node_key: NodeKey) -> None:
         self._db.execute(
             "UPDATE attempts SET detached = 1 WHERE node_key = ? AND ended_at IS NULL", (node_key,)
@@ -357,8 +364,8 @@ class SqliteReports:
         self, job_id: JobId, *, tenant: TenantId, task: str, index: int, attempt: int
     ) -> LogFacts | None:
         row = self._db.execute(
-            """SELECT a.task_key, a.attempt, a.ended_at IS NOT NULL, a.stdout_end, a.stderr_end,
-                 n.state IN ('GONE', 'DELETED'), a.state = 'LOST'
+            f"""SELECT a.task_key, a.attempt, a.ended_at IS NOT NULL, a.stdout_end, a.stderr_end,
+                 {OUTPUT_IS_GIVEN_UP}, a.state = 'LOST'
                FROM jobs j JOIN tasks t ON t.job_key = j.job_key AND t.name = ?
                JOIN attempts a ON a.task_key = t.task_key AND a.idx = ?
                JOIN nodes n ON n.node_key = a.node_key
@@ -376,7 +383,7 @@ class SqliteReports:
             ended=bool(row[2]),
             stdout_end=row[3],
             stderr_end=row[4],
-            node_is_gone=bool(row[5]),
+            is_given_up=bool(row[5]),
             is_lost=bool(row[6]),
         )
 
