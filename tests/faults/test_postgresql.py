@@ -3,15 +3,18 @@
 import asyncio
 import os
 import signal
+import time
+from contextlib import suppress
 from datetime import timedelta
 
 import psycopg
 
 from tests.faults.scenarios import FaultProfile, NotRun, scenario
 from tests.support import postgres
-from tests.support.chaos_proxy import chaos_proxy
+from tests.support.chaos_proxy import ChaosProxy, chaos_proxy
 from tests.support.several_coordinators import add_coordinator, holder_of_duties, on_postgres, reach_both
 from tests.support.world import World
+from windlass_proto.errors import Overloaded, Unavailable
 from windlass_proto.model.states import AttemptState, JobState, NodeState
 
 
@@ -127,8 +130,8 @@ async def test_a17_a_database_without_connections_and_a_slow_one_are_waited_for(
     server.execute(f"SELECT pg_terminate_backend({server.backends()[0]})")
     taken.append(psycopg.connect(url))
     more = await world.submit("true")
-    delay = profile.of(quick=0.1, full=0.2)
-    proxy.up.delay_s = proxy.down.delay_s = delay
+    await _slow_for(world, proxy, timedelta(seconds=profile.of(quick=10, full=60)))
+    proxy.up.delay_s = proxy.down.delay_s = profile.of(quick=0.1, full=0.2)
     gate.open()
     for found in (job, more):
         assert (await world.wait(found)).state is JobState.SUCCEEDED
@@ -139,3 +142,16 @@ async def test_a17_a_database_without_connections_and_a_slow_one_are_waited_for(
         connection.close()
     await world.settle()
     world.look()
+
+
+async def _slow_for(world: World, proxy: ChaosProxy, lasting: timedelta) -> None:
+    """Two seconds to the database and back: calls wait or are put off, and no node is taken for dead."""
+    proxy.up.delay_s = proxy.down.delay_s = 1.0
+    until_s = time.monotonic() + lasting.total_seconds()
+    async with world.new_client(patience=timedelta()) as client:
+        while time.monotonic() < until_s:
+            with suppress(Unavailable, Overloaded):
+                nodes = await client.nodes()
+                assert [node.state for node in nodes] == [NodeState.READY]
+    proxy.up.delay_s = proxy.down.delay_s = 0.0
+    assert [node.state for node in await world.client.nodes()] == [NodeState.READY]
