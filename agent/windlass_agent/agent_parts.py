@@ -292,6 +292,7 @@ class AgentParts:
             may_bind=node.is_root(),
             isolation=self._isolation,
             clock=boot_seconds,
+            boot_id=self.boot_id,
         )
 
     def _queue_settings(self) -> QueueSettings:

@@ -5,7 +5,7 @@ does not do it twice.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -23,6 +23,7 @@ from windlass_agent.runner.steps import command, handing_over, mounts, outputs, 
 from windlass_agent.runner.steps.base import AttemptFolders, StepContext, StepFailure, StepSettings
 from windlass_agent.runner.steps.clock import PhaseLimit, PhaseOver, within
 from windlass_agent.runner.steps.container import ContainerStep
+from windlass_agent.runner.steps.phase_record import PhaseRecord
 from windlass_agent.runner.steps.secrets import SecretsStep
 from windlass_agent.runner.task_template import TaskTemplate
 from windlass_agent.spool.attempt_dir import OutputSpool
@@ -32,6 +33,7 @@ from windlass_proto.model.ids import AttemptRef
 from windlass_proto.model.specs import Isolation
 from windlass_proto.model.states import LogStream
 
+_Step = Callable[[StepContext], Awaitable[StepFailure | None]]
 _RELEASE = PhaseLimit(phase="unmount", limit=timedelta(seconds=30), setting="")
 
 
@@ -58,6 +60,7 @@ class StepRunner:
         directory_of: Callable[[AttemptRef], Path],
         may_bind: bool,
         clock: Callable[[], float],
+        boot_id: str = "",
         isolation: NodeIsolation | None = None,
     ) -> None:
         self._isolation = isolation or NodeIsolation()
@@ -66,6 +69,7 @@ class StepRunner:
         self._gate = gate
         self._secrets = secrets
         self._directory_of, self._may_bind, self._clock = directory_of, may_bind, clock
+        self._boot_id = boot_id
 
     def context(
         self, ref: AttemptRef, template: TaskTemplate, gpus: tuple[str, ...] = (), *, slot: int | None = None
@@ -125,7 +129,7 @@ class StepRunner:
         package_limit = spec.package_timeout or settings.package_timeout
         get_image = partial(self._containers.get_image, limit_s=package_limit.total_seconds())
         mount_limit = spec.mount_timeout or settings.mount_timeout
-        for phase, limit, setting, step in (
+        steps: tuple[tuple[str, timedelta, str, _Step], ...] = (
             ("mount", mount_limit, "mount_timeout", mounts.clear_left),
             ("work directory", mount_limit, "mount_timeout", workdir.make_directories),
             ("stored secrets", mount_limit, "mount_timeout", self._secrets.for_preparation),
@@ -133,10 +137,13 @@ class StepRunner:
             ("image", package_limit, "package_timeout", get_image),
             ("mount", mount_limit, "mount_timeout", mounts.show_inputs),
             ("work directory", mount_limit, "mount_timeout", handing_over.hand_over),
-        ):
-            clock = PhaseLimit(phase=phase, limit=limit, setting=setting)
+        )
+        record = self._phase_record(context)
+        for number, (phase, limit, setting, step) in enumerate(steps):
+            clock = PhaseLimit(phase=phase, limit=limit, setting=setting, key=f"{number} {phase}")
             try:
-                failure = await within(clock, context, partial(step, context), clock=self._clock)
+                doing = partial(step, context)
+                failure = await within(clock, context, doing, clock=self._clock, record=record)
             except PhaseOver as problem:
                 failure = StepFailure(kind=FailureKind.INFRA_PREPARE, reason=str(problem))
             if failure is not None or context.cancelled.is_set():
@@ -160,12 +167,16 @@ class StepRunner:
                 setting="upload_timeout",
             )
             try:
-                failure = await within(limit, context, store, clock=self._clock)
+                phases = self._phase_record(context)
+                failure = await within(limit, context, store, clock=self._clock, record=phases)
                 record = FinalRecord(failure=failure.reason if failure else "", note=context.note)
             except PhaseOver as problem:
                 record = FinalRecord(failure=str(problem))
             _write(path, record)
         return record
+
+    def _phase_record(self, context: StepContext) -> PhaseRecord:
+        return PhaseRecord(context.folders.root, boot_id=self._boot_id, now_s=self._clock())
 
     async def _store(
         self, context: StepContext, spools: Mapping[LogStream, OutputSpool], *, with_directories: bool

@@ -2,7 +2,9 @@
 
 import asyncio
 import io
+import json
 import os
+import signal
 import tarfile
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -87,6 +89,30 @@ async def test_results_that_cannot_be_uploaded_fail_the_attempt(system: SystemUn
     assert (ended.state, attempt.failure) == (JobState.FAILED, FailureKind.OUTPUT)
     assert "NoSuchBucket" in attempt.reason
     assert "not done within 2 s (upload_timeout)" in attempt.reason
+
+
+async def test_an_agent_that_was_killed_goes_on_with_the_clock_of_an_upload(system: SystemUnderTest) -> None:
+    agent = await system.start_agent("same-clock")
+    spec = a_job("same-clock", "true", stdout="oss://no-such-bucket/logs/", upload_timeout=timedelta(hours=1))
+    async with system.client() as client:
+        job_id = await client.submit(spec)
+
+        async def is_written() -> bool:
+            return any((agent.state / "attempts").glob("*/phases.json"))
+
+        await until(is_written)
+        agent.end(signal.SIGKILL)
+        (record,) = (agent.state / "attempts").glob("*/phases.json")
+        phases = json.loads(record.read_text())
+        phases["phases"]["upload"]["since_s"] -= 3_600  # as if the hour were over
+        record.write_text(json.dumps(phases))
+        agent.start_again()
+        async with asyncio.timeout(60):
+            await client.wait(job_id)
+        (instance,) = [one async for one in client.instances(job_id, all_attempts=True)]
+
+    assert instance.attempts[-1].failure is FailureKind.OUTPUT
+    assert instance.attempts[-1].reason.startswith("upload: not done within 1 h (upload_timeout)")
 
 
 async def test_a_stop_ends_an_upload_that_is_tried_again_and_again(system: SystemUnderTest) -> None:

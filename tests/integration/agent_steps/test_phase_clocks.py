@@ -4,7 +4,7 @@ import asyncio
 import io
 import tarfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from windlass_agent.runner.steps import threads
 from windlass_agent.runner.steps.base import StepContext, StepFailure, StepSettings
 from windlass_agent.runner.steps.clock import in_words
 from windlass_agent.runner.steps.container import ContainerStep
+from windlass_agent.runner.steps.phase_record import PhaseRecord
 from windlass_agent.runner.steps.secrets import SecretsStep
 from windlass_agent.runner.task_template import TaskTemplate, TaskTemplates
 from windlass_proto.model.assignments import AssignmentBatch
@@ -145,7 +146,9 @@ def a_template(**task: Any) -> TaskTemplate:
     return TaskTemplates(node, kill_grace=timedelta(seconds=1)).of(batch)
 
 
-def a_runner(store: HungStore, root: Path, **limits: timedelta) -> StepRunner:
+def a_runner(
+    store: HungStore, root: Path, *, clock: Callable[[], float] = boot_seconds, **limits: timedelta
+) -> StepRunner:
     given = {"package_timeout": LATER, "mount_timeout": LATER, "upload_timeout": LATER} | limits
     settings = StepSettings(
         package_limit_bytes=1 << 20, package_limit_entries=100, package_limit_ratio=100, **given
@@ -160,7 +163,8 @@ def a_runner(store: HungStore, root: Path, **limits: timedelta) -> StepRunner:
         secrets=SecretsStep(NoSecrets(), Storages(StorageProfiles(by_scheme={}), threads=1)),
         directory_of=lambda _ref: root / "attempt",
         may_bind=False,
-        clock=boot_seconds,
+        clock=clock,
+        boot_id="this boot",
     )
 
 
@@ -227,6 +231,56 @@ async def test_an_upload_that_hangs_is_a_failure_that_is_written_down(
     assert final == FinalRecord(failure="upload: not done within 1 s (upload_timeout)")
     again = await runner.finalize(a_context(runner, template), with_directories=True)
     assert again == final
+
+
+def a_record(root: Path, *, now_s: float, boot_id: str = "this boot") -> PhaseRecord:
+    return PhaseRecord(root, boot_id=boot_id, now_s=now_s)
+
+
+def test_what_an_interrupted_phase_has_used_is_known_to_the_next_agent(tmp_path: Path) -> None:
+    a_record(tmp_path, now_s=100).lasts("mount", since_s=100)
+    second = a_record(tmp_path, now_s=150)
+    second.lasts("package", since_s=150)  # once more, as all that comes before it
+    third = a_record(tmp_path, now_s=157)
+    assert (third.used_s("package"), third.used_s("mount")) == (7, 50)
+    third.ended("package")
+    fourth = a_record(tmp_path, now_s=1_000)
+    assert (fourth.used_s("package"), fourth.used_s("mount")) == (0, 50)
+
+
+def test_seconds_of_another_boot_are_not_counted(tmp_path: Path) -> None:
+    a_record(tmp_path, now_s=100).lasts("upload", since_s=100)
+    a_record(tmp_path, now_s=130).lasts("upload", since_s=130)
+    assert a_record(tmp_path, now_s=5, boot_id="the next one").used_s("upload") == 30
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b'{"phases": 1}', b'{"boot_id": "", "phases": {"a": {}}}'])
+def test_a_damaged_record_is_none(damaged: bytes, tmp_path: Path) -> None:
+    (tmp_path / "phases.json").write_bytes(damaged)
+    assert a_record(tmp_path, now_s=1).used_s("a") == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "setting", "phase"),
+    [(PACKAGE, "package_timeout", "package"), (INPUT, "mount_timeout", "mount")],
+)
+async def test_the_next_agent_goes_on_with_the_same_clock(
+    task: dict[str, Any], setting: str, phase: str, hung: HungStore, tmp_path: Path
+) -> None:
+    template = a_template(**task)
+    preparing = asyncio.ensure_future(prepared(a_runner(hung, tmp_path), template))
+    async with asyncio.timeout(30):
+        while not (tmp_path / "attempt/phases.json").exists():
+            await asyncio.sleep(0.01)
+    preparing.cancel()
+
+    hung.called.clear()
+    an_hour_later = a_runner(hung, tmp_path, clock=lambda: boot_seconds() + LATER.total_seconds())
+    async with asyncio.timeout(30):
+        outcome = await prepared(an_hour_later, template)
+    assert outcome == StepFailure(
+        kind=FailureKind.INFRA_PREPARE, reason=f"{phase}: not done within 1 h ({setting})"
+    )
 
 
 async def test_a_step_that_hangs_does_not_outlive_a_stop(hung: HungStore, tmp_path: Path) -> None:
