@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.keeper_slots import SlotUnderTest, a_slot, eventually, is_running
 from windlass_agent.runner.cgroups import Containment
-from windlass_agent.runner.keeper_client import KeeperPhase
+from windlass_agent.runner.keeper_link import KeeperPhase
 from windlass_agent.runner.slot_inventory import SlotInventory
 from windlass_agent.spool.slot_dir import SlotDir
 from windlass_proto.errors import Unavailable
@@ -256,7 +256,7 @@ async def test_an_idle_keeper_without_an_agent_ends_itself(tmp_path: Path) -> No
 async def test_a_keeper_that_hangs_is_ended_from_outside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("windlass_agent.runner.keeper_client.HELLO_S", 0.5)
+    monkeypatch.setattr("windlass_agent.runner.keeper_link.HELLO_S", 0.5)
     async with a_slot(tmp_path) as slot:
         ref = slot.hand_over("sleep", "1000")
         start = await slot.start_of(ref)

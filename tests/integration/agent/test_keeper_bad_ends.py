@@ -20,7 +20,7 @@ from windlass_agent.runner.cgroups import (
     make_containment,
     read_trees,
 )
-from windlass_agent.runner.keeper_client import KeeperPhase
+from windlass_agent.runner.keeper_link import KeeperPhase
 from windlass_agent.runner.orphans import end_orphans
 from windlass_proto.model.failures import FailureKind
 
