@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import count
 
 import structlog
 
@@ -26,6 +27,7 @@ from windlass_proto.model.states import NodeState
 _log = structlog.get_logger()
 
 _LOOK_EVERY = timedelta(seconds=1)
+_LOOKS_PER_LOOK_AT_JOINING = 5
 _SEEN_EVERY = timedelta(seconds=30)
 _CLOCK_MOVED = timedelta(seconds=2)
 _PAUSE_AFTER_ERROR = timedelta(seconds=1)
@@ -76,7 +78,7 @@ class RetryTimer:
 
 
 class SilenceWatch:
-    """Tells the store of nodes that are silent for too long."""
+    """Tells the store of nodes that are silent for too long, or joined and never came."""
 
     def __init__(
         self, store: VerbRunner, fleet: Fleet, rules: Rules, *, before_look: Callable[[], None] = lambda: None
@@ -89,9 +91,11 @@ class SilenceWatch:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
+        for number in count(1):
             await asyncio.sleep(_LOOK_EVERY.total_seconds())
             await self._look()
+            if number % _LOOKS_PER_LOOK_AT_JOINING == 0:
+                await self._look_at_joining()
 
     async def _look(self) -> None:
         self._before_look()
@@ -115,6 +119,13 @@ class SilenceWatch:
             _log.warning("node.attempts_replaced", node_key=node_key)
         if silence.forget:
             await self._store.run(partial(forget_nodes, nodes=silence.forget, now=_now()))
+
+    async def _look_at_joining(self) -> None:
+        joining = await self._store.run(lambda tx: tx.nodes_in((NodeState.JOINING,)))
+        overdue = self._fleet.overdue_joining(joining)
+        if overdue:
+            await self._store.run(partial(forget_nodes, nodes=overdue, now=_now()))
+            _log.info("nodes.never_came", nodes=len(overdue))
 
 
 class SeenNotes:

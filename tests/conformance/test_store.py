@@ -21,6 +21,8 @@ from windlass_coordinator.core.records import (
     Fact,
     TaskBump,
 )
+from windlass_coordinator.engine.session import NewNode, join
+from windlass_coordinator.engine.sweep import forget_nodes
 from windlass_coordinator.stores.base import (
     AttemptEnd,
     InstanceChange,
@@ -37,6 +39,7 @@ from windlass_proto.model.ids import (
     ClusterName,
     Fence,
     JobId,
+    NodeId,
     TaskKey,
 )
 from windlass_proto.model.resources import Resources
@@ -529,3 +532,25 @@ def test_nodes_are_found_by_their_state(store: Store) -> None:
         ready,
         silent,
     ]
+
+
+def test_a_node_that_never_came_after_it_had_joined_is_forgotten_and_costs_its_token_a_use(
+    store: Store,
+) -> None:
+    cluster = a_cluster(store)
+    came = a_node(store, cluster)
+    token = Credential(
+        token_id="t", kind="wlj", digest="d", tenant=DEFAULT_TENANT, cluster_key=cluster, uses_left=2
+    )
+    new = NewNode(node_id=NodeId("node-2"), credential_kind="wln", credential_id="n", credential_digest="d")
+    store.run_now(lambda tx: tx.add_credential(token, now=NOW))
+    ghost = store.run_now(lambda tx: join(tx, token, FACTS, new, now=NOW))
+    its_own = store.run_now(lambda tx: tx.credential("n"))
+    assert store.run_now(lambda tx: tx.nodes_in((NodeState.JOINING,))) == [ghost]
+
+    store.run_now(lambda tx: forget_nodes(tx, [came, ghost], now=NOW))
+
+    assert store.run_now(lambda tx: tx.nodes_in((NodeState.READY,))) == [came]
+    assert store.run_now(lambda tx: tx.nodes_in((NodeState.GONE,))) == [ghost]
+    assert store.run_now(lambda tx: tx.credential("t")) == replace(token, uses_left=1)
+    assert store.run_now(lambda tx: tx.credential("n")) == its_own

@@ -27,6 +27,8 @@ class LeasePolicy:
     """An attempt that was leased so long ago and not heard of since is asked for."""
     forget_after: timedelta = timedelta(hours=24)
     """Silence after which a node is GONE."""
+    forget_joining_after: timedelta = timedelta(hours=1)
+    """A node that joined so long ago and never opened a session is GONE: the answer to its Join was lost."""
     poll_wait: timedelta = timedelta(seconds=30)
 
 

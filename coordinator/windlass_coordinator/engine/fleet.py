@@ -52,6 +52,7 @@ class Fleet:
         self._heard: dict[NodeKey, _Heard] = {}
         self._last_poll: dict[NodeKey, tuple[tuple[int, int], str]] = {}
         self._fresh: set[NodeKey] = set()
+        self._joining: dict[NodeKey, float] = {}
         self._timing: tuple[int, Timing] | None = None
 
     def expect(self, node_key: NodeKey) -> None:
@@ -102,6 +103,8 @@ class Fleet:
         """This process itself stood still for so long: no node was heard, and none is to blame."""
         for heard in self._heard.values():
             heard.at_s += stall.total_seconds()
+        for node_key in self._joining:
+            self._joining[node_key] += stall.total_seconds()
 
     def heard_since_last(self) -> set[NodeKey]:
         """Nodes heard since the last time this was asked."""
@@ -116,6 +119,14 @@ class Fleet:
         """The node has left."""
         self._heard.pop(node_key, None)
         self._last_poll.pop(node_key, None)
+
+    def overdue_joining(self, joining: Iterable[NodeKey]) -> list[NodeKey]:
+        """Those of the nodes without a first session that have had their time for it, since they were seen
+        here for the first time."""
+        now_s = self._monotonic()
+        self._joining = {node_key: self._joining.get(node_key, now_s) for node_key in joining}
+        patience_s = self._policy.forget_joining_after.total_seconds()
+        return [node_key for node_key, since_s in self._joining.items() if now_s - since_s > patience_s]
 
     @property
     def accept_deadline(self) -> timedelta:

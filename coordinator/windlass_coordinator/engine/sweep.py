@@ -17,6 +17,7 @@ from windlass_proto.model.states import AttemptState, NodeState
 # One transaction must stay short; what is left comes with the next one.
 _DUE_PER_SWEEP = 5_000
 
+NEVER_CAME = "it joined and never opened a session"
 _WITH_SESSION = (NodeState.READY, NodeState.DRAINING, NodeState.DRAINED, NodeState.QUARANTINED)
 
 
@@ -67,9 +68,12 @@ def replace_attempts(
 
 
 def forget_nodes(tx: Transaction, nodes: Collection[NodeKey], *, now: datetime) -> None:
-    """Nodes that were silent for very long are GONE."""
+    """Nodes that were silent for very long, or never opened a session, are GONE. Their credentials stay good:
+    should one come after all, it is let in."""
     for node_key in nodes:
         node = tx.node_view(node_key)
-        if node is not None and node.state is NodeState.SILENT:
+        if node is not None and node.state in (NodeState.SILENT, NodeState.JOINING):
             tx.set_node_state(node_key, NodeState.GONE, now=now)
-            tx.add_facts([Fact(kind=FactKind.NODE_GONE, tenant=node.tenant, node_key=node_key)], now=now)
+            payload: dict[str, object] = {"reason": NEVER_CAME} if node.state is NodeState.JOINING else {}
+            gone = Fact(kind=FactKind.NODE_GONE, tenant=node.tenant, node_key=node_key, payload=payload)
+            tx.add_facts([gone], now=now)

@@ -277,3 +277,18 @@ def test_a_poll_on_another_connection_may_have_been_answered_by_another_coordina
 
     assert polls(fleet, 1, 9, via="a new connection")
     assert not polls(fleet, 1, 10, via="a new connection")
+
+
+def test_a_node_that_joined_has_its_time_for_a_first_session_since_it_was_seen_here() -> None:
+    fleet, clock = a_fleet()
+    other = NodeKey(NODE + 1)
+    assert fleet.overdue_joining([NODE]) == []
+    clock.now_s += 1_800
+    assert fleet.overdue_joining([NODE, other]) == []
+    clock.now_s += 1_801
+    assert fleet.overdue_joining([NODE, other]) == [NODE]
+    fleet.pardon(timedelta(minutes=10))
+    clock.now_s += 600
+    assert fleet.overdue_joining([other]) == []
+    clock.now_s += 1_800
+    assert fleet.overdue_joining([other]) == [other]
