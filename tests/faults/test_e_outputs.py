@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.faults.scenarios import FaultProfile, scenario
 from tests.support.chaos_proxy import chaos_proxy
 from tests.support.s3_server import S3Server, s3_server
 from tests.support.world import World
+from windlass_agent.mounts.s3_sending import PART_BYTES
 from windlass_proto.model.failures import FailureKind
 from windlass_proto.model.specs import LogMapping, OutputMapping
 from windlass_proto.model.states import AttemptState, JobState
@@ -143,6 +145,29 @@ async def _killed_at(world: World, failpoint: str) -> None:
     assert in_bucket(store, "results") == expected(2)
     assert in_bucket(store, "logs") == {"run.log": b"log\n"}
     check_published(world, store, attempts={0: 1, 1: 1})
+
+
+@scenario("E08")
+async def test_e08_an_agent_killed_in_a_large_file_sends_only_what_the_store_lacks(world: World) -> None:
+    store, settings = a_store(world)
+    way = world.stack.enter_context(chaos_proxy(store.endpoint.removeprefix("http://")))
+    near = replace(store, endpoint=f"http://{way.address}")
+    settings = {"STORAGE": str(near.storage_file(world.directory / "near.toml"))}
+    await world.start(agents=0, settings={"LEASE_REPLACE_AFTER": "120s"})
+    agent = await world.add_agent(slots=1, settings=settings, failpoint="agent.outputs.after_part:5")
+    size = 100_000_000
+    job = await world.submit(world.task(f"head -c {size} /dev/urandom > out/large", outputs=TO_RESULTS))
+    assert await asyncio.to_thread(agent.exit_code) == -9
+    before = way.up.passed_bytes
+    agent.start_again()
+    assert (await world.wait(job)).state is JobState.SUCCEEDED
+    again = way.up.passed_bytes - before
+    stored = 5 * PART_BYTES
+    # Those that were on their way at the kill may be there or not.
+    assert size - stored - 4 * PART_BYTES <= again <= size - stored + (1 << 20)
+    assert [len(one.attempts) for one in await world.instances(job)] == [1]
+    assert len(in_bucket(store, "results")["large"]) == size
+    check_published(world, store, attempts={0: 1})
 
 
 @scenario("E08", quick=False)

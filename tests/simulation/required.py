@@ -124,6 +124,7 @@ FAILPOINTS_ELSEWHERE = {
     "agent.outputs.after_copy": _OUTPUTS,
     "agent.outputs.after_log": _OUTPUTS,
     "agent.outputs.after_manifest": _OUTPUTS,
+    "agent.outputs.after_part": _OUTPUTS,
     "agent.outputs.after_send": _OUTPUTS,
     "agent.outputs.before_commit": _OUTPUTS,
     "agent.outputs.before_compare": _OUTPUTS,

@@ -5,7 +5,7 @@ All methods block; they are called in threads. They raise `BadMapping` (or `Stor
 said) and `StorageUnavailable` as the rest of the seam does.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from threading import Event
@@ -58,12 +58,33 @@ class FoundObject:
     etag: str
 
 
+class UploadBook(Protocol):
+    """Uploads in parts that were begun and have not ended; used from any thread."""
+
+    def begun(self, target: ObjectLocation) -> str:
+        """The store's name for it; "" = there is none."""
+
+    def note_begun(self, target: ObjectLocation, upload_id: str) -> None: ...
+
+    def note_stuck(self, target: ObjectLocation) -> int:
+        """It did not get on; how often that was so."""
+
+    def note_ended(self, target: ObjectLocation) -> None:
+        """The object is whole, or the upload was given up."""
+
+
 class OutputStore(Protocol):
     def send_all(
-        self, outgoing: Iterable[Outgoing], *, sent: Callable[[Outgoing, Sent], None], cancelled: Event
+        self,
+        outgoing: Iterable[Outgoing],
+        *,
+        sent: Callable[[Outgoing, Sent], None],
+        book: UploadBook,
+        cancelled: Event,
     ) -> None:
         """Several at once, large ones in parts; `sent` is told of each, in the calling thread, when the store
-        has all of it. At the first failure nothing more is begun."""
+        has all of it. At the first failure nothing more is begun. Uploads in parts that break stay in `book`,
+        and go on from there the next time; a cancelled one is given up."""
 
     def copy(self, source: ObjectLocation, target: ObjectLocation, *, size_bytes: int) -> str:
         """Within the store; the new object's ETag, "" where it says none."""
@@ -84,5 +105,8 @@ class OutputStore(Protocol):
     def remove(self, locations: Sequence[ObjectLocation]) -> None:
         """What is not there is no error."""
 
-    def drop_parts(self, directory: ObjectLocation) -> None:
-        """Of uploads in parts below it that nobody finished."""
+    def drop_parts(self, directory: ObjectLocation, *, but: Collection[str] = ()) -> None:
+        """Of uploads in parts below it that nobody finished; not of those with these names."""
+
+    def abort(self, target: ObjectLocation, upload_id: str) -> None:
+        """Gives up an upload in parts; one that is not there is no error."""

@@ -2,14 +2,14 @@
 
 from threading import Thread
 
-from windlass_agent.mounts.s3_outputs import PART_BYTES, _Room, _Upload
+from windlass_agent.mounts.s3_sending import PART_BYTES, BufferRoom, PartedUpload
 from windlass_proto.model.storage import parse_object_url
 
 ALL = 8
 
 
 def test_who_wants_more_than_there_is_waits_until_it_was_given_back() -> None:
-    room = _Room()
+    room = BufferRoom()
     room.take(ALL)
     waiting = Thread(target=room.take, args=(2,), daemon=True)
     waiting.start()
@@ -22,7 +22,7 @@ def test_who_wants_more_than_there_is_waits_until_it_was_given_back() -> None:
 
 
 def test_parts_of_a_very_large_object_grow_but_not_beyond_the_room() -> None:
-    upload = _Upload(target=parse_object_url("oss://b/large"), upload_id="1")
+    upload = PartedUpload(target=parse_object_url("oss://b/large"), upload_id="1")
     size, sizes = 0, set()
     for _ in range(10_000):
         part = upload.next_part()

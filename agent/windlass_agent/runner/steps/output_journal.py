@@ -4,8 +4,9 @@ An agent that starts in between sends only what is not in here. Nothing depends 
 everything is sent again.
 """
 
+from collections import Counter
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -17,6 +18,16 @@ from windlass_proto.model.storage import ObjectLocation
 _NAME = "outputs.jsonl"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BegunUpload:
+    """One in parts that has not ended."""
+
+    target: ObjectLocation
+    storage: str
+    """Name of the stored storage; "" = the task's."""
+    upload_id: str
+
+
 class OutputJournal:
     """One file of lines; opened when something is remembered."""
 
@@ -26,6 +37,8 @@ class OutputJournal:
         # A step that is left behind in its thread may still write when nobody waits for it any more.
         self._guard, self._is_closed = Lock(), False
         self._sent: dict[str, tuple[FileState | None, Sent]] = {}
+        self._begun: dict[str, BegunUpload] = {}
+        self._stuck: Counter[str] = Counter()
         self._supersedes: bool | None = None
         self.is_published = False
         """Every object has its final name and was compared with the manifest."""
@@ -33,7 +46,7 @@ class OutputJournal:
 
     @property
     def is_new(self) -> bool:
-        return not self._sent
+        return not self._sent and not self._begun
 
     def sent(self, target: ObjectLocation, state: FileState | None) -> Sent | None:
         """What was sent to this place, if it came from the file as it is now."""
@@ -52,6 +65,31 @@ class OutputJournal:
     def known(self, target: ObjectLocation) -> Sent:
         """What lies at this place, which has been sent."""
         return self._sent[str(target)][1]
+
+    def uploads(self, storage: str) -> "StorageUploads":
+        """Those in parts that go there."""
+        return StorageUploads(self, storage)
+
+    def unfinished(self) -> list[BegunUpload]:
+        return list(self._begun.values())
+
+    def begun(self, target: ObjectLocation) -> str:
+        known = self._begun.get(str(target))
+        return known.upload_id if known is not None else ""
+
+    def note_begun(self, upload: BegunUpload) -> None:
+        self._begun[str(upload.target)] = upload
+        self._write({"begun": asdict(upload)})
+
+    def note_stuck(self, target: ObjectLocation) -> int:
+        """Not on disk: a new agent tries as often."""
+        self._stuck[str(target)] += 1
+        return self._stuck[str(target)]
+
+    def note_ended(self, target: ObjectLocation) -> None:
+        self._stuck.pop(str(target), None)
+        if self._begun.pop(str(target), None) is not None:
+            self._write({"ended": str(target)})
 
     def note_granted(self, *, supersedes: bool) -> bool:
         """The first answer stands: of a question asked again the coordinator cannot tell whom it preceded."""
@@ -92,9 +130,34 @@ class OutputJournal:
                     state = record["state"]
                     known = FileState(**state) if state is not None else None
                     self._sent[str(record["to"])] = (known, Sent(**record["sent"]))
+                elif "begun" in record:
+                    begun = record["begun"]
+                    upload = BegunUpload(**(begun | {"target": ObjectLocation(**begun["target"])}))
+                    self._begun[str(upload.target)] = upload
+                elif "ended" in record:
+                    self._begun.pop(str(record["ended"]), None)
                 elif "forgotten" in record:
                     self._sent.clear()
                 elif "supersedes" in record:
                     self._supersedes = bool(record["supersedes"])
                 else:
                     self.is_published = self.is_published or record["published"] is True
+
+
+class StorageUploads:
+    """Implements `output_store.UploadBook`."""
+
+    def __init__(self, journal: OutputJournal, storage: str) -> None:
+        self._journal, self._storage = journal, storage
+
+    def begun(self, target: ObjectLocation) -> str:
+        return self._journal.begun(target)
+
+    def note_begun(self, target: ObjectLocation, upload_id: str) -> None:
+        self._journal.note_begun(BegunUpload(target=target, storage=self._storage, upload_id=upload_id))
+
+    def note_stuck(self, target: ObjectLocation) -> int:
+        return self._journal.note_stuck(target)
+
+    def note_ended(self, target: ObjectLocation) -> None:
+        self._journal.note_ended(target)

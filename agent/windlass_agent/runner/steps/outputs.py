@@ -67,6 +67,8 @@ async def store_results(
         todo.append(partial(publish_outputs, context, journal, of_failed_command=is_failed))
     try:
         failure = await _try(context, todo, end=end)
+        if journal.unfinished():
+            await in_thread(partial(_give_up_unfinished, context, journal))
     finally:
         journal.close()
     context.note = "; ".join(uploads.missing)
@@ -94,6 +96,17 @@ async def _try(context: StepContext, todo: list[Callable[[], Awaitable[None]]], 
         context.trouble = str(problems[0])
         log.warning("outputs.failed", reason=context.trouble, job=context.job_id, tried=rounds)
         await asyncio.sleep(_BACKOFF.delay(rounds, jitter=random.random()).total_seconds())
+
+
+def _give_up_unfinished(context: StepContext, journal: OutputJournal) -> None:
+    """Uploads in parts that nobody goes on with: their parts would lie in the store for ever."""
+    try:
+        for one in journal.unfinished():
+            storage = context.storages.for_scheme(one.target.scheme, storage=one.storage)
+            storage.outputs.abort(one.target, one.upload_id)
+            journal.note_ended(one.target)
+    except (BadMapping, StorageUnavailable) as problem:
+        log.warning("outputs.parts_left", reason=str(problem))
 
 
 class _LogUploads:
@@ -147,6 +160,7 @@ class _LogUploads:
             store.send_all(
                 [one],
                 sent=lambda done, sent: self._journal.note_sent(done.target, None, sent),
+                book=self._journal.uploads(""),
                 cancelled=context.cancelled,
             )
             reach("agent.outputs.after_log")

@@ -140,8 +140,9 @@ class _Publication:
 
         store = self._store(target)
         if not journal.is_new:
-            store.drop_parts(staging)
-        store.send_all(to_send(), sent=note, cancelled=context.cancelled)
+            store.drop_parts(staging, but={one.upload_id for one in journal.unfinished()})
+        book = journal.uploads(target.storage)
+        store.send_all(to_send(), sent=note, book=book, cancelled=context.cancelled)
         return tuple(
             sorted(
                 (self._published(staging.child(one.name), one.name) for one, _ in files),
