@@ -194,7 +194,7 @@ class AgentParts:
             clock=boot_seconds,
         )
         for number in range(max(settings.slots, self.state.slots_used())):
-            executors.append(make_executor(number, runner.on_record, runner.on_keeper_lost))
+            executors.append(make_executor(number, runner.on_record, runner.course.on_keeper_lost))
         reporter.attach(runner)
         logs.attach(runner.logs_complete)
         return WorkParts(

@@ -203,9 +203,9 @@ class _Agent:
         work = self._work = parts.work_parts(self._make_executor)
         await self._adopt(work)
         async with asyncio.TaskGroup() as group:
-            slow = SlowAttempts(work.runner, parts.steps(), group, events=work.reporter, logs=work.logs)
-            work.runner.attach(slow)
-            work.runner.attach_containers(
+            course = work.runner.course
+            course.attach(SlowAttempts(course, parts.steps(), group, events=work.reporter, logs=work.logs))
+            course.attach_containers(
                 lambda attempt, what: _spawn(group, parts.container_ends.end(work.runner, attempt, what))
             )
             group.create_task(parts.container_ends.serve(work.runner))

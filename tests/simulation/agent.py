@@ -200,7 +200,7 @@ class Agent(Process):
         executors += [
             SimulatedSlot(self.node, number, self, self.runner) for number in range(len(disk.journals))
         ]
-        self.runner.attach(SlowPath(self))
+        self.runner.course.attach(SlowPath(self))
         take_over(
             self.runner,
             executors,

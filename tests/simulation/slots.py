@@ -160,7 +160,7 @@ class SimulatedSlot:
         for ref in lost:
             del self._held[ref]
         if lost:
-            self._runner.on_keeper_lost(self.number, lost, _LOST)
+            self._runner.course.on_keeper_lost(self.number, lost, _LOST)
         self._is_burying = False
         if self._held:
             self._flush()

@@ -44,20 +44,20 @@ class SlowPath:
         self._agent.after(delay, lambda: self._uploaded(attempt, record))
 
     def _prepared(self, attempt: LiveAttempt) -> None:
-        runner = self._agent.runner
+        course = self._agent.runner.course
         attempt.context = None
         failpoints.reach("agent.prepare.after_steps")
         if attempt.is_fenced or attempt.stop_requested or attempt.is_preempted:
-            runner.end_early(attempt)
+            course.end_early(attempt)
             return
         script, ref = read_script(attempt.template.argv), attempt.ref
         if script.prepare_fails and script.is_bad(ref.index, ref.attempt):
             kind = FailureKind(script.prepare_fails)
-            runner.end(attempt, PrepareFailed(kind=kind, reason="as its script says"))
+            course.end(attempt, PrepareFailed(kind=kind, reason="as its script says"))
             return
         directory = self._agent.node.disk.attempt(ref)
         plan = attempt.template.plain_plan(ref, str(directory), attempt.gpus)
-        runner.hand_over(attempt, replace(plan, work_dir=str(directory / "work")))
+        course.hand_over(attempt, replace(plan, work_dir=str(directory / "work")))
 
     def _uploaded(self, attempt: LiveAttempt, record: ExitRecord) -> None:
         attempt.context = None
@@ -68,4 +68,4 @@ class SlowPath:
             fails = read_script(attempt.template.argv).upload_fails
             last = FinalizeFailed(reason="as its script says") if fails else Finalized()
             attempt.results = (exited_event(record, finalizing=True), last)
-        self._agent.runner.finish(attempt)
+        self._agent.runner.course.finish(attempt)

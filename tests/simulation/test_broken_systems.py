@@ -11,7 +11,7 @@ from tests.simulation import agent, coordinator, users
 from tests.simulation.simulation import Outcome, run_seed
 from tests.support.builders import exits
 from windlass_agent.core.attempt_phases import PendingEvents
-from windlass_agent.runner.attempt_runner import AttemptRunner
+from windlass_agent.runner.attempt_course import AttemptCourse
 from windlass_agent.runner.attempt_table import AttemptTable
 from windlass_coordinator.core.leases import LeasePolicy
 from windlass_coordinator.engine import fleet, report, session, settle
@@ -84,23 +84,23 @@ def test_a_fence_that_is_not_raised_when_attempts_are_lost_is_found(monkeypatch:
 
 
 def test_an_agent_that_deletes_results_before_they_are_told_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def finish(runner: AttemptRunner, attempt: Any) -> None:
-        real(runner, attempt)
-        runner.forget([attempt.ref])
+    def finish(course: AttemptCourse, attempt: Any) -> None:
+        real(course, attempt)
+        course._table.remove([attempt])
 
-    real = AttemptRunner.finish
-    monkeypatch.setattr(AttemptRunner, "finish", finish)
+    real = AttemptCourse.finish
+    monkeypatch.setattr(AttemptCourse, "finish", finish)
     assert "I17" in first_failure()
 
 
 def test_an_agent_that_takes_a_lost_keeper_for_success_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def on_keeper_lost(runner: AttemptRunner, number: int, refs: Sequence[Any], what: Any) -> None:
+    def on_keeper_lost(course: AttemptCourse, number: int, refs: Sequence[Any], what: Any) -> None:
         for ref in refs:
-            attempt = runner._table.get(ref)
+            attempt = course._table.get(ref)
             if attempt is not None:
-                runner.end(attempt, exits(0) if isinstance(what, LostOnNode) else what)
+                course.end(attempt, exits(0) if isinstance(what, LostOnNode) else what)
 
-    monkeypatch.setattr(AttemptRunner, "on_keeper_lost", on_keeper_lost)
+    monkeypatch.setattr(AttemptCourse, "on_keeper_lost", on_keeper_lost)
     assert "I7" in first_failure("kill_keeper")
 
 

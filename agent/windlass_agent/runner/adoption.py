@@ -107,12 +107,12 @@ def _apply(runner: AttemptRunner, attempt: LiveAttempt, finding: Finding) -> Non
             pass
         case InKeeper(slot=slot, is_running=is_running):
             attempt.phase = AttemptPhase.RUNNING if is_running else AttemptPhase.ASSIGNED
-            runner.occupy(attempt, slot)
+            runner.course.occupy(attempt, slot)
         case LostBefore(slot=slot, what=what):
             attempt.slot, attempt.is_handed_over = slot, slot is not None
-            what = runner.lost_with_output(attempt, what)
+            what = runner.course.lost_with_output(attempt, what)
             attempt.phase, attempt.results = AttemptPhase.ENDED, (what,)
-            runner.ship_rest(attempt, (what.stdout_end, what.stderr_end))
+            runner.course.ship_rest(attempt, (what.stdout_end, what.stderr_end))
         case EndedBefore(slot=slot, record=record):
             attempt.slot, attempt.is_handed_over = slot, True
             attempt.exit = record
@@ -121,7 +121,7 @@ def _apply(runner: AttemptRunner, attempt: LiveAttempt, finding: Finding) -> Non
             finalizing = attempt.uploads_results and record.kind is None
             is_judged = began and (attempt.is_given_up or not attempt.has_inputs)
             attempt.results = (end_of(attempt, record, finalizing=finalizing),) if is_judged else ()
-            runner.ship_rest(attempt, (record.stdout_end, record.stderr_end))
+            runner.course.ship_rest(attempt, (record.stdout_end, record.stderr_end))
 
 
 def _templates(

@@ -9,7 +9,7 @@ from dataclasses import replace
 import structlog
 
 from windlass_agent.core.run_plan import CommandPlan, ExitRecord
-from windlass_agent.runner.attempt_runner import AttemptRunner
+from windlass_agent.runner.attempt_course import AttemptCourse
 from windlass_agent.runner.executor import EventSink, LogSink
 from windlass_agent.runner.live_attempt import LiveAttempt, exited_event
 from windlass_agent.runner.step_runner import FinalRecord, StepRunner
@@ -23,14 +23,14 @@ log = structlog.get_logger()
 class SlowAttempts:
     def __init__(
         self,
-        runner: AttemptRunner,
+        course: AttemptCourse,
         steps: StepRunner,
         group: asyncio.TaskGroup,
         *,
         events: EventSink,
         logs: LogSink,
     ) -> None:
-        self._runner, self._steps, self._group = runner, steps, group
+        self._course, self._steps, self._group = course, steps, group
         self._events, self._logs = events, logs
 
     def prepare(self, attempt: LiveAttempt) -> None:
@@ -38,7 +38,7 @@ class SlowAttempts:
         self._events.tell(attempt.ref, Preparing())
         context = self._steps.context(attempt.ref, attempt.template, attempt.gpus, slot=attempt.slot)
         if isinstance(context, StepFailure):
-            self._runner.end(attempt, PrepareFailed(kind=context.kind, reason=context.reason))
+            self._course.end(attempt, PrepareFailed(kind=context.kind, reason=context.reason))
             return
         attempt.context = context
         self._group.create_task(self._prepare(attempt, context))
@@ -63,14 +63,14 @@ class SlowAttempts:
         if attempt.is_fenced or attempt.stop_requested or attempt.is_preempted:
             await self._steps.release(context)
             attempt.context = None
-            self._runner.end_early(attempt)
+            self._course.end_early(attempt)
             return
         attempt.context = None
         match outcome:
             case StepFailure(kind=kind, reason=reason):
-                self._runner.end(attempt, PrepareFailed(kind=kind, reason=reason))
+                self._course.end(attempt, PrepareFailed(kind=kind, reason=reason))
             case CommandPlan():
-                self._runner.hand_over(attempt, outcome)
+                self._course.hand_over(attempt, outcome)
 
     def _exited(self, attempt: LiveAttempt, record: ExitRecord) -> None:
         """The command went well; its results are on their way."""
@@ -110,7 +110,7 @@ class SlowAttempts:
         else:
             exited = exited_event(record, finalizing=True)
             attempt.results = (exited, _finalized(final))
-        self._runner.finish(attempt)
+        self._course.finish(attempt)
 
 
 def _finalized(final: FinalRecord) -> Finalized | FinalizeFailed:
