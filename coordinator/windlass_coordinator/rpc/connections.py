@@ -11,7 +11,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import unquote
@@ -30,9 +30,9 @@ _PATIENCE_LEFT = 0.95
 PUT_OFF_TIME = timedelta(seconds=90)
 """Who was told to come again later is no stranger for it: closed connections would only be made anew."""
 _LOOK_EVERY = timedelta(seconds=2)
-# Ten thousand connections take a fifth of a second to look at.
 _SHARE_OF_TIME = 0.02
 _LOOK_AT_LEAST_EVERY = timedelta(seconds=10)
+_LOOKED_AT_AT_ONCE = 200
 _BURST_S = 20.0
 _DESCRIPTORS = "/proc/self/fd"
 _log = structlog.get_logger()
@@ -116,7 +116,7 @@ class ConnectionWatch:
             begun_s = time.monotonic()
             # Who comes while we look may be missing from the picture, and is not gone.
             known = self._peers.known()
-            connections = await asyncio.to_thread(self._connections)
+            connections = await self._connections()
             self._peers.forget(known - {connection.peer for connection in connections.values()})
             unwanted = self._judge(connections)
             for descriptor in unwanted:
@@ -159,27 +159,32 @@ class ConnectionWatch:
                 self._slowest_s = max(self._slowest_s, now - connection.since_s)
         return min(2 * self._slowest_s, _LONGEST_PATIENCE_S)
 
-    def _connections(self) -> dict[int, _Connection]:
-        """Runs in a worker thread, which alone touches what is known."""
+    async def _connections(self) -> dict[int, _Connection]:
+        """On the event loop, a few at a time: two calls to the system for each from a thread of its own would
+        pass Python's lock to and fro twenty thousand times."""
         seen: dict[int, _Connection | int] = {}
-        for descriptor in _own_sockets():
-            found = self._look_at(descriptor)
+        for number, name in enumerate(os.listdir(_DESCRIPTORS)):
+            if number % _LOOKED_AT_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            found = self._look_at(int(name))
             if found is not None:
-                seen[descriptor] = found
+                seen[int(name)] = found
         self._known = seen
         return {descriptor: found for descriptor, found in seen.items() if isinstance(found, _Connection)}
 
     def _look_at(self, descriptor: int) -> _Connection | int | None:
         try:
-            inode = os.fstat(descriptor).st_ino
+            status = os.fstat(descriptor)
+            if not stat.S_ISSOCK(status.st_mode):
+                return None
             known = self._known.get(descriptor)
-            if known is not None and _inode_of(known) == inode:
+            if known is not None and _inode_of(known) == status.st_ino:
                 return known
             with _borrowed(descriptor) as ours:
                 if ours.getsockname()[1] != self._port:
-                    return inode
+                    return status.st_ino
                 return _Connection(
-                    inode=inode, peer=peer_name(*ours.getpeername()[:2]), since_s=time.monotonic()
+                    inode=status.st_ino, peer=peer_name(*ours.getpeername()[:2]), since_s=time.monotonic()
                 )
         except (OSError, IndexError):  # closed meanwhile, a listener, or no internet socket
             return None
@@ -203,16 +208,6 @@ def peer_name(host: str, port: int) -> str:
 def peer_of(name: str) -> str:
     """The same from what the library says."""
     return unquote(name) if "%" in name else name
-
-
-def _own_sockets() -> Iterator[int]:
-    for name in os.listdir(_DESCRIPTORS):
-        descriptor = int(name)
-        try:
-            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-                yield descriptor
-        except OSError:
-            continue
 
 
 def _borrowed(descriptor: int) -> socket.socket:
