@@ -307,12 +307,16 @@ class Coordinator(Process):
             poll_seq=request.poll_seq,
             want=request.want,
             reply=Promise(),  # type: ignore[arg-type]  # all that is asked of the future
+            may_repeat=may_repeat,
             told_stops=self._told_stops.get(node_key, frozenset()),
         )
 
-        def nudge(tx: Transaction) -> Sequence[Claimed]:
+        def look(tx: Transaction) -> Sequence[Claimed]:
             node = current_node(tx, node_key, request.session)
-            earlier = tx.leased_by_poll(node, poll_seq=poll.poll_seq) if may_repeat else ()
+            return tx.leased_by_poll(node, poll_seq=poll.poll_seq) if poll.may_repeat else ()
+
+        def nudge(tx: Transaction) -> Sequence[Claimed]:
+            earlier = look(tx)
             if not earlier:
                 tx.wakes.nodes.add(node_key)
             return earlier
@@ -325,14 +329,18 @@ class Coordinator(Process):
 
         def nudged(earlier: Sequence[Claimed]) -> None:
             if not earlier:
-                self._wait(poll, answer, refused)
+                poll.reply.then(answer)  # type: ignore[attr-defined]  # a Promise
+                self._wait(poll, look_again, refused)
             elif self.parked.withdraw(poll):
                 answer(PollAnswer(claimed=earlier))
             else:
-                poll.reply.then(lambda _: self.run(nudge, look, refused, connection.name))
+                poll.reply.then(lambda _: self.run(look, found, refused, connection.name))
 
-        def look(earlier: Sequence[Claimed]) -> None:
+        def found(earlier: Sequence[Claimed]) -> None:
             answer(PollAnswer(claimed=earlier))
+
+        def look_again() -> None:
+            self.run(look, found, refused, connection.name)
 
         if self.parked.park(poll) and not may_repeat:
             nudged(())
@@ -342,11 +350,9 @@ class Coordinator(Process):
     def _wait(
         self,
         poll: ParkedPoll,
-        answer: Callable[[PollAnswer], None],
+        look_again: Callable[[], None],
         refused: Callable[[WindlassError], None],
     ) -> None:
-        poll.reply.then(answer)  # type: ignore[attr-defined]  # a Promise
-
         def too_late() -> None:
             if not poll.reply.done():
                 refused(Unavailable("the assignment could not be stored in time: poll again"))
@@ -354,10 +360,12 @@ class Coordinator(Process):
         def timed_out() -> None:
             if poll.reply.done():
                 return
-            if self.parked.withdraw(poll):
-                poll.answer(PollAnswer())
-            else:
+            if not self.parked.withdraw(poll):
                 self.after(_DELIVERY_S, too_late)
+            elif poll.may_repeat:
+                look_again()
+            else:
+                poll.answer(PollAnswer())
 
         longest = self.fleet.timing().poll_wait
         wait = poll_wait(longest, asked=None, poll_seq=poll.poll_seq, jitter=self.rules.jitter())

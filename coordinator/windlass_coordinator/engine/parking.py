@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from windlass_coordinator.core.records import Claimed, ClusterKey, Wakes
+from windlass_coordinator.core.records import Claimed, ClusterKey, NodeView, Wakes
 from windlass_coordinator.engine.claim import claim
 from windlass_coordinator.engine.last_looks import LastLooks, LookCommitted
 from windlass_coordinator.stores.base import Transaction
@@ -45,12 +45,22 @@ class ParkedPoll:
     poll_seq: int
     want: int
     reply: "asyncio.Future[PollAnswer]" = field(repr=False)
+    may_repeat: bool = False
+    """Work may have been leased to it already: by a commit that answered an earlier call with this number, or
+    by one of which nobody knows what became of it."""
     told_stops: frozenset[AttemptRef] = frozenset()
     """Stops that this session has been told already; they alone are no reason to answer."""
     is_withdrawn: bool = False
     """Nobody waits for it any more, unless a commit is serving it right now."""
     is_held: bool = False
     """A commit is looking for work for it right now: whoever waits gets the answer of that commit."""
+
+    is_replaced: bool = False
+    """Another poll of its node has come while a commit was looking for work for it."""
+
+    def comes_after(self, other: "ParkedPoll") -> bool:
+        """Whether the agent has sent it later than the other one, as far as the numbers tell."""
+        return (self.epoch, self.nonce) == (other.epoch, other.nonce) and self.poll_seq > other.poll_seq
 
     def answer(self, answer: PollAnswer) -> None:
         if not self.reply.done():
@@ -94,18 +104,28 @@ class ParkedPolls:
         return len(self._by_node)
 
     def park(self, poll: ParkedPoll) -> bool:
-        """Waits from now on; an older poll of the same node is answered empty, as its caller has gone. False
-        when nobody knows whether there is something for it, so that it has to be nudged."""
+        """Waits from now on. False when nobody knows whether there is something for it, so that it has to be
+        nudged.
+
+        An older poll of the same node is answered empty, as its caller has gone; but while a commit looks for
+        work for it, it gets what comes of that. One that was overtaken on its way is answered empty itself.
+        """
         with self._lock:
             if self._is_drained:  # it came to the gate before the end, and in too late
                 poll.answer(PollAnswer(go_away=True))
                 return False
-            older = self._take(poll.node_key)
+            older = self._by_node.get(poll.node_key)
+            if older is not None and older.comes_after(poll):
+                poll.answer(PollAnswer())
+                return True
+            self._take(poll.node_key)
             self._by_node[poll.node_key] = poll
             if poll.want > 0:
                 self._hungry.setdefault(poll.cluster_key, {})[poll.node_key] = poll
             # Under the lock: a commit that changes it either finds the poll, or has been heard of here.
             is_known = self._is_in_vain(poll)
+            if older is not None and older.is_held:
+                older.is_replaced, older = True, None
         if older is not None:
             older.answer(PollAnswer())
         return is_known
@@ -180,10 +200,11 @@ class ParkedPolls:
         if node is None or node.epoch != poll.epoch:
             return
         stops = tx.stopping_attempts(poll.node_key)
-        claimed = claim(tx, node, want=poll.want, poll_seq=poll.poll_seq, now=self._clock())
+        earlier = _leased_earlier(tx, node, poll)
+        claimed = earlier or claim(tx, node, want=poll.want, poll_seq=poll.poll_seq, now=self._clock())
         if claimed or not poll.told_stops.issuperset(stops):
             self._deliver(poll, PollAnswer(claimed=claimed, stops=stops), deliveries)
-        if self._looks is not None and not stops:
+        if self._looks is not None and not stops and not earlier:
             found = sum(len(one.index) for one in claimed)
             look = self._looks.note(tx, node, wanted=poll.want, found=found)
             if look is not None:
@@ -203,10 +224,13 @@ class ParkedPolls:
                 node = tx.node_view(poll.node_key) if is_there else None
                 if node is None or node.epoch != poll.epoch or node.state is not NodeState.READY:
                     continue
-                claimed = claim(tx, node, want=poll.want, poll_seq=poll.poll_seq, now=self._clock())
+                earlier = _leased_earlier(tx, node, poll)
+                claimed = earlier or claim(
+                    tx, node, want=poll.want, poll_seq=poll.poll_seq, now=self._clock()
+                )
                 if claimed:
                     self._deliver(poll, PollAnswer(claimed=claimed), deliveries)
-            if sum(len(c.index) for c in claimed) < poll.want:
+            if not earlier and sum(len(c.index) for c in claimed) < poll.want:
                 without_luck[size] += 1  # it could have taken more
                 if len(without_luck) >= _SIZES_ASKED:
                     return
@@ -216,7 +240,8 @@ class ParkedPolls:
         """While a commit looks for work for a poll it cannot be withdrawn: who is told that nothing came has
         confirmed by its next poll that it got this answer, and would never hear of what was leased to it.
 
-        Gives whether it is still parked. One that was to be withdrawn meanwhile is answered with the rest.
+        Gives whether it is still parked. One that was to be withdrawn meanwhile, or whose place another one
+        has taken, is answered with the rest.
         """
         with self._lock:
             poll.is_held = self._by_node.get(poll.node_key) is poll
@@ -229,7 +254,7 @@ class ParkedPolls:
                 is_left = is_over and self._by_node.get(poll.node_key) is poll
                 if is_left:
                     self._take(poll.node_key)
-            if is_left:
+            if is_left or poll.is_replaced:  # which changes nothing for one that has been served
                 self._answer(poll, PollAnswer(go_away=self._is_drained), deliveries)
 
     def _deliver(self, poll: ParkedPoll, answer: PollAnswer, deliveries: list["Served"]) -> None:
@@ -245,7 +270,9 @@ class ParkedPolls:
 
     def _park_again(self, poll: ParkedPoll) -> None:
         with self._lock:
-            if poll.node_key not in self._by_node and not (poll.is_withdrawn or self._is_drained):
+            poll.may_repeat = True  # the commit may have been made all the same
+            is_over = poll.is_withdrawn or poll.is_replaced
+            if poll.node_key not in self._by_node and not (is_over or self._is_drained):
                 self._by_node[poll.node_key] = poll
                 if poll.want > 0:
                     self._hungry.setdefault(poll.cluster_key, {})[poll.node_key] = poll
@@ -255,6 +282,12 @@ class ParkedPolls:
         if poll is not None and poll.want > 0:
             self._hungry[poll.cluster_key].pop(node_key, None)
         return poll
+
+
+def _leased_earlier(tx: Transaction, node: NodeView, poll: ParkedPoll) -> list[Claimed]:
+    """What a repeated poll has got already; looked up here too, as on a shared database that may have been
+    committed since the poll was parked."""
+    return list(tx.leased_by_poll(node, poll_seq=poll.poll_seq)) if poll.may_repeat else []
 
 
 Served = ParkedPollAnswer | LookCommitted

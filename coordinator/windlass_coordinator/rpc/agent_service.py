@@ -61,6 +61,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _NEVER_WANTED = (EventVerdict.SUPERSEDED, EventVerdict.UNKNOWN)
 
+_Look = Callable[[Transaction], Sequence[Claimed]]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentServiceParts:
@@ -168,12 +170,16 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             poll_seq=request.poll_seq,
             want=min(request.want, _MOST_PER_POLL),
             reply=asyncio.get_running_loop().create_future(),
+            may_repeat=may_repeat,
             told_stops=self._notes.of(node_key).told_stops,
         )
 
-        def nudge(tx: Transaction) -> Sequence[Claimed]:
+        def look(tx: Transaction) -> Sequence[Claimed]:
             node = current_node(tx, node_key, session)
-            earlier = tx.leased_by_poll(node, poll_seq=poll.poll_seq) if may_repeat else ()
+            return tx.leased_by_poll(node, poll_seq=poll.poll_seq) if poll.may_repeat else ()
+
+        def nudge(tx: Transaction) -> Sequence[Claimed]:
+            earlier = look(tx)
             if not earlier:
                 tx.wakes.nodes.add(node_key)
             return earlier
@@ -181,7 +187,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         is_known = self._parked.park(poll) and not may_repeat
         try:
             earlier = () if is_known else await self._store.run(nudge)
-            answer = await (self._again(poll, earlier, nudge) if earlier else self._wait(poll, request))
+            answer = await (self._again(poll, earlier, look) if earlier else self._wait(poll, request, look))
         finally:
             self._parked.withdraw(poll)
         if answer.stops:
@@ -194,7 +200,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         self,
         poll: ParkedPoll,
         earlier: Sequence[Claimed],
-        look: Callable[[Transaction], Sequence[Claimed]],
+        look: _Look,
     ) -> PollAnswer:
         """What the poll has leased already; and more, when a commit served it before it was withdrawn."""
         if not self._parked.withdraw(poll):
@@ -202,7 +208,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             earlier = await self._store.run(look)
         return PollAnswer(claimed=earlier)
 
-    async def _wait(self, poll: ParkedPoll, request: wire.PollRequest) -> PollAnswer:
+    async def _wait(self, poll: ParkedPoll, request: wire.PollRequest, look: _Look) -> PollAnswer:
+        """What comes in time. Who is told that nothing came will not ask for it again: so when a commit may
+        have leased something to this poll unknown to us, the last look is at the database."""
         asked = convert.duration_from_wire(request.wait) if request.HasField("wait") else None
         longest = self._fleet.timing().poll_wait
         wait = poll_wait(longest, asked=asked, poll_seq=request.poll_seq, jitter=self._rules.jitter())
@@ -210,7 +218,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             return await asyncio.wait_for(asyncio.shield(poll.reply), max(0.0, wait.total_seconds()))
         except TimeoutError:
             if self._parked.withdraw(poll):
-                return PollAnswer()
+                return PollAnswer(claimed=await self._store.run(look)) if poll.may_repeat else PollAnswer()
         return await self._delivered(poll)
 
     async def _delivered(self, poll: ParkedPoll) -> PollAnswer:

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from tests.support.builders import Machine, a_job, a_task, exits, needing
+from tests.support.builders import Machine, a_job, a_task, exits, needing, refs_of
 from tests.support.coordinator import InMemoryCoordinator
-from windlass_coordinator.core.records import Wakes
+from windlass_coordinator.core.records import ClusterKey, Wakes
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
 from windlass_coordinator.stores.base import Delivery, Transaction
 from windlass_proto.errors import Unavailable
@@ -44,25 +44,41 @@ class Waiting:
         self.while_served()
         return self.coordinator.now
 
-    def poll(self, machine: Machine) -> ParkedPoll:
-        def cluster_and_capacity(tx: Transaction) -> tuple[int, NodeCapacity]:
+    def poll(self, machine: Machine, *, seq: int | None = None, again: bool = False) -> ParkedPoll:
+        """Its next one, unless `seq` says which."""
+        poll = self._poll_of(machine, seq or machine.poll_seq + 1)
+        poll.may_repeat = again
+        self.parked.park(poll)
+        return poll
+
+    def takes_its_place(self, machine: Machine) -> None:
+        """While a commit looks for work for its poll, one of its last session arrives that was long on its
+        way."""
+        late = self._poll_of(replace(machine, epoch=machine.epoch - 1, nonce="older"), seq=7)
+
+        def park() -> None:
+            self.while_served = lambda: None
+            self.parked.park(late)
+
+        self.while_served = park
+
+    def _poll_of(self, machine: Machine, seq: int) -> ParkedPoll:
+        def cluster_and_capacity(tx: Transaction) -> tuple[ClusterKey, NodeCapacity]:
             node = tx.node_view(machine.key)
             assert node is not None
             return node.cluster_key, node.capacity
 
         cluster_key, capacity = self.coordinator.run(cluster_and_capacity)
-        poll = ParkedPoll(
+        return ParkedPoll(
             node_key=machine.key,
             cluster_key=cluster_key,
             capacity=capacity,
             epoch=machine.epoch,
             nonce=machine.nonce,
-            poll_seq=machine.poll_seq + 1,
+            poll_seq=seq,
             want=1,
             reply=self._loop.create_future(),
         )
-        self.parked.park(poll)
-        return poll
 
     def holders(self) -> list[object]:
         """The machines that have a live attempt."""
@@ -213,3 +229,74 @@ def test_a_poll_for_which_nothing_is_found_while_the_coordinator_goes_down_is_se
 
     assert waiting.answer(poll) == PollAnswer(go_away=True)
     assert len(waiting.parked) == 0
+
+
+def test_a_poll_whose_place_another_takes_while_a_commit_looks_for_work_for_it_gets_its_work(
+    waiting: Waiting,
+) -> None:
+    machine = waiting.coordinator.node()
+    poll = waiting.poll(machine)
+    waiting.takes_its_place(machine)
+
+    waiting.coordinator.submit(a_job(a_task()))
+
+    assert [len(claimed.index) for claimed in waiting.answer(poll).claimed] == [1]
+
+
+def test_a_poll_whose_place_another_takes_while_a_commit_finds_nothing_for_it_is_answered_after_it(
+    waiting: Waiting,
+) -> None:
+    machine = waiting.coordinator.node()
+    poll = waiting.poll(machine)
+    waiting.takes_its_place(machine)
+
+    waiting.coordinator.run(lambda tx: tx.wakes.nodes.add(machine.key))
+
+    assert not poll.reply.done()
+    assert waiting.answer(poll) == PollAnswer()
+
+
+def test_a_poll_that_was_overtaken_on_its_way_takes_nobodys_place(waiting: Waiting) -> None:
+    machine = waiting.coordinator.node()
+    poll = waiting.poll(machine, seq=2)
+
+    overtaken = waiting.poll(machine, seq=1)
+
+    assert overtaken.reply.result() == PollAnswer()
+    assert not poll.reply.done()
+    waiting.coordinator.submit(a_job(a_task()))
+    assert len(waiting.answer(poll).claimed) == 1
+
+
+def test_a_repeated_poll_gets_what_an_earlier_call_leased_in_a_commit_that_ended_after_it_was_parked(
+    waiting: Waiting,
+) -> None:
+    coordinator = waiting.coordinator
+    machine = coordinator.node()
+    coordinator.submit(a_job(a_task(instances=2)))
+    repeated = waiting.poll(machine, again=True)
+    leased = coordinator.claim_one(machine)  # with this number, as nothing else has been polled
+
+    coordinator.run(lambda tx: tx.wakes.nodes.add(machine.key))
+
+    assert refs_of(waiting.answer(repeated).claimed) == [leased]
+    assert waiting.holders() == [machine.key]
+
+
+def test_a_poll_whose_commit_failed_without_a_word_gets_what_was_leased_in_it(waiting: Waiting) -> None:
+    coordinator = waiting.coordinator
+    machine = coordinator.node()
+    poll = waiting.poll(machine)
+
+    def serve(tx: Transaction) -> Sequence[Delivery]:
+        return waiting.parked.follow(tx, Wakes(everything=True))
+
+    coordinator.store.listen(follow=lambda tx, wakes: [], after_commit=lambda _: None)
+    coordinator.submit(a_job(a_task(instances=2)))
+    for delivery in coordinator.run(serve):
+        delivery.take_back()  # made, and nobody could be asked whether it was
+    (again,) = coordinator.run(serve)
+    again()
+
+    assert [claimed.index for claimed in poll.reply.result().claimed] == [(0,)]
+    assert waiting.holders() == [machine.key]
