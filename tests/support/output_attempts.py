@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.builders import Machine, a_job, a_task, exits
 from tests.support.coordinator import InMemoryCoordinator
+from tests.support.gateway_store import GatewayStore
 from tests.support.s3_server import S3Server
 from windlass_agent.core.mount_plan import plan_mounts
 from windlass_agent.core.output_gate import Grant, LeaseOver, Wish
@@ -35,10 +36,12 @@ class AgentKilled(BaseException):
 class OutputWorld:
     """A coordinator with one instance, and the directories of its attempts."""
 
-    def __init__(self, coordinator: InMemoryCoordinator, s3: S3Server, directory: Path) -> None:
+    def __init__(
+        self, coordinator: InMemoryCoordinator, s3: S3Server | GatewayStore, directory: Path
+    ) -> None:
         self.coordinator, self.s3, self.directory = coordinator, s3, directory
         self.bucket = f"b{hashlib.sha256(str(directory).encode()).hexdigest()[:16]}"
-        (s3.root / self.bucket).mkdir()
+        s3.make_bucket(self.bucket)
         self.job_id = coordinator.submit(a_job(a_task(max_retries=3)))
         self.url = f"oss://{self.bucket}/results/"
 
@@ -57,8 +60,7 @@ class OutputWorld:
         self.coordinator.open_session(attempt.node)
 
     def published(self, below: str = "results") -> dict[str, bytes]:
-        top = self.s3.root / self.bucket / below
-        return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+        return self.s3.objects(f"{self.bucket}/{below}")
 
     @property
     def recorded(self) -> tuple[int, str]:

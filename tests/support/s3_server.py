@@ -62,6 +62,24 @@ class S3Server:
     def get(self, name: str) -> bytes:
         return (self.root / name).read_bytes()
 
+    def objects(self, below: str) -> dict[str, bytes]:
+        """All that lies in a directory, by name."""
+        top = self.root / below
+        return {
+            path.relative_to(top).as_posix(): path.read_bytes() for path in top.rglob("*") if path.is_file()
+        }
+
+    def remove(self, name: str) -> None:
+        """The server, which looks at its disk now and then, may show it a little longer."""
+        (self.root / name).unlink()
+
+    def make_bucket(self, name: str) -> None:
+        (self.root / name).mkdir()
+
+    def remove_bucket(self, name: str) -> None:
+        """An empty one."""
+        (self.root / name).rmdir()
+
     def storage_file(self, path: Path) -> Path:
         """The server as an agent's --storage file."""
         schemes = "\n".join(f'{scheme} = "test"' for scheme in ("oss", "cos", "s3"))

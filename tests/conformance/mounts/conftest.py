@@ -9,6 +9,7 @@ from threading import Event
 
 import pytest
 
+from tests.support.gateway_store import GatewayStore
 from tests.support.s3_server import S3Server, s3_server
 from windlass_agent.core.mount_plan import InputMount
 from windlass_agent.mounts import InputWay, Storages, open_mounter
@@ -31,13 +32,20 @@ def why_not() -> str:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with s3_server(tmp_path_factory.mktemp("store")) as server:
-        server.put("data/small/a.txt", "alpha")
-        server.put("data/small/sub dir/b.txt", "beta")
-        server.put("data/small/sub dir/deep/c.txt", "gamma")
-        server.put("other/tools/run.sh", "#!/bin/sh\necho ran\n")
-        server.put("data/names/文件.txt", "chinese")
-        server.put("data/names/目录/数据.txt", "deeper")
+        fill(server)
         yield server
+
+
+def fill(server: S3Server | GatewayStore) -> None:
+    """With what the tests map."""
+    server.make_bucket("data")
+    server.make_bucket("other")
+    server.put("data/small/a.txt", "alpha")
+    server.put("data/small/sub dir/b.txt", "beta")
+    server.put("data/small/sub dir/deep/c.txt", "gamma")
+    server.put("other/tools/run.sh", "#!/bin/sh\necho ran\n")
+    server.put("data/names/文件.txt", "chinese")
+    server.put("data/names/目录/数据.txt", "deeper")
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +57,7 @@ def storages(s3: S3Server) -> Storages:
 @dataclass(slots=True, kw_only=True)
 class Attempt:
     root: Path
-    s3: S3Server
+    s3: S3Server | GatewayStore
     storages: Storages
     mounter: InputMounter
     way: InputWay = InputWay.MOUNT

@@ -47,9 +47,9 @@ def test_what_a_command_makes_beside_its_inputs_never_reaches_the_store(attempt:
     (attempt.work / "in/sub dir/new").mkdir()
     (attempt.work / "in/a.txt").unlink()
     (attempt.work / "in/sub dir/b.txt").write_text("changed by root")
-    assert _objects(attempt.s3.root / "data/small") == SMALL
+    assert attempt.s3.objects("data/small") == SMALL
     attempt.mounter.release(attempt.root)
-    assert _objects(attempt.s3.root / "data/small") == SMALL
+    assert attempt.s3.objects("data/small") == SMALL
 
 
 def test_names_are_had_in_another_character_set_and_contents_as_they_are(attempt: Attempt) -> None:
@@ -115,14 +115,6 @@ def test_releasing_twice_or_what_was_never_mounted_is_fine(attempt: Attempt) -> 
     attempt.mounter.release(attempt.root)
     attempt.mounter.release(attempt.root)
     assert attempt.mounter.verdict(attempt.root) == ""
-
-
-def _objects(directory: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in directory.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_a_directory_of_the_node_is_seen_where_that_is_allowed(attempt: Attempt, tmp_path: Path) -> None:

@@ -65,10 +65,10 @@ async def test_each_file_takes_two_requests_and_all_of_them_five_more(
     monkeypatch.setattr(BaseClient, "_make_api_call", ask)
     attempt = world.attempt().writes(**{f"{number:03}": str(number) for number in range(50)})
     await attempt.finalizes()
-    assert len(world.published()) == 50
     of_files = {"PutObject": 50, "CopyObject": 50}
     of_all = {"PutObject": 1, "ListObjectsV2": 2, "DeleteObjects": 1, "ListMultipartUploads": 1}
     assert asked == Counter(of_files) + Counter(of_all)
+    assert len(world.published()) == 50
 
 
 @pytest.mark.parametrize("failpoint", FAILPOINTS)
@@ -129,13 +129,13 @@ async def test_what_the_store_has_in_the_end_is_compared_with_what_was_sent(
     world: OutputWorld, change: str | None
 ) -> None:
     attempt = world.attempt(failed=True).writes(a="before", b="b")
-    victim = world.s3.root / world.bucket / "results/a"
+    victim = f"{world.bucket}/results/a"
 
     def spoil(reached: str) -> None:
         if reached == "agent.outputs.before_compare":
-            victim.unlink()
+            world.s3.remove(victim)
             if change is not None:
-                victim.write_text(change)
+                world.s3.put(victim, change)
             time.sleep(0.3)  # the server looks at its disk every 100 ms
 
     failpoints.install(spoil)
@@ -209,8 +209,10 @@ async def test_a_file_that_was_written_since_it_was_sent_is_sent_again(world: Ou
 async def test_staged_objects_that_somebody_removed_are_sent_again(world: OutputWorld) -> None:
     attempt = world.attempt().writes(a="a", b="b")
     await attempt.is_killed_at("agent.outputs.after_commit")
-    for path in (world.s3.root / world.bucket / "results.windlass-staging").rglob("a"):
-        path.unlink()
+    staging = f"{world.bucket}/results.windlass-staging"
+    for name in world.s3.objects(staging):
+        if name.endswith("/a"):
+            world.s3.remove(f"{staging}/{name}")
     await asyncio.sleep(0.2)  # the server looks at its disk every 100 ms
     await attempt.finalizes()
     assert world.published() == {"a": b"a", "b": b"b"}
@@ -218,21 +220,20 @@ async def test_staged_objects_that_somebody_removed_are_sent_again(world: Output
 
 async def test_an_upload_waits_for_its_bucket(world: OutputWorld) -> None:
     attempt = world.attempt().writes(a="a")
-    bucket = world.s3.root / world.bucket
-    bucket.rmdir()
-    async with asyncio.TaskGroup() as group:
-        finalizing = group.create_task(attempt.finalizes())
-        await asyncio.sleep(0)
-        while not finalizing.done() and not (made := bucket.exists()):
-            await asyncio.sleep(0.5)
-            bucket.mkdir()
-        assert made or bucket.exists()
+    world.s3.remove_bucket(world.bucket)
+    context = attempt.context()
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        storing = group.create_task(store_results(context, attempt.spools(), with_directories=True))
+        while not context.trouble:
+            await asyncio.sleep(0.01)
+        world.s3.make_bucket(world.bucket)
+    assert storing.result() is None
     assert world.published() == {"a": b"a"}
 
 
 async def test_a_failed_command_is_not_waited_for_long(world: OutputWorld) -> None:
     attempt = world.attempt(failed=True).writes(a="a")
-    (world.s3.root / world.bucket).rmdir()
+    world.s3.remove_bucket(world.bucket)
     _, failure = await attempt.tries(failed=True)
     assert "NoSuchBucket" in failure
 

@@ -10,6 +10,7 @@ import boto3
 import pytest
 
 from tests.support.chaos_proxy import ChaosProxy, chaos_proxy
+from tests.support.gateway_store import GatewayStore
 from tests.support.output_attempts import OutputAttempt, OutputWorld
 from tests.support.s3_server import S3Server
 from windlass_agent.mounts.s3_sending import PART_BYTES
@@ -27,7 +28,7 @@ STORED = "agent.outputs.after_part"
 class Uploads:
     """What a server says about unfinished uploads; asked directly."""
 
-    s3: S3Server
+    s3: S3Server | GatewayStore
     bucket: str
 
     def begun(self) -> list[tuple[str, str]]:
