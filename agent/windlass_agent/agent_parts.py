@@ -285,7 +285,9 @@ class AgentParts:
             limits,
             mounter=self.mounter,
             gate=self._gate,
-            containers=ContainerStep(self._containers, pids_max=work.pids_max),
+            containers=ContainerStep(
+                self._containers, pids_max=work.pids_max, group=self._isolation.container_group
+            ),
             secrets=SecretsStep(SecretFetcher(self.channels, self._current), storages),
             packages=PackageCache(self.state.packages, limit_bytes=work.package_cache_bytes),
             directory_of=self.state.attempt,

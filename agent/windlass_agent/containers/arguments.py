@@ -20,6 +20,8 @@ def create_arguments(plan: ContainerPlan) -> list[str]:
         *("--network", plan.network, "--log-driver", "none"),
         *("--env-file", plan.env_file, "--workdir", plan.work_dir, "--entrypoint", ""),
     ]
+    if plan.group:
+        arguments += ["--group-add", str(plan.group)]
     if limits.cpu:
         arguments += ["--cpus", f"{limits.cpu:g}"]
     if limits.memory_bytes:

@@ -70,6 +70,8 @@ class ContainerPlan:
     """Gets the container's id."""
     gpus: tuple[str, ...] = ()
     """Of the node's, by index or UUID; inside they are numbered from 0."""
+    group: int = 0
+    """One more for its user, by number; 0 = none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

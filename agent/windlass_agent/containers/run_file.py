@@ -38,6 +38,7 @@ class ContainerRun:
     mounts: tuple[ContainerMount, ...]
     limits: ContainerLimits
     gpus: tuple[str, ...] = ()
+    group: int = 0
 
 
 def write_run(engine: ContainerEngine, run: ContainerRun) -> None:
@@ -61,6 +62,7 @@ def write_run(engine: ContainerEngine, run: ContainerRun) -> None:
         env_file=str(env_file),
         id_file=str(id_file),
         gpus=run.gpus,
+        group=run.group,
     )
     document = {
         "program": engine.program,

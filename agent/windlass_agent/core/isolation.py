@@ -62,6 +62,8 @@ class NodeIsolation:
     """Why a profile cannot be had here."""
     users: UserRange = UserRange(first=_LOWEST, count=1)
     slots: int = 1
+    container_group: int = 0
+    """Of commands in containers: what has it is kept from the metadata service; 0 = nothing is."""
 
     def of(self, asked: Isolation | None) -> Isolation:
         """Tasks may ask for more than the node gives anyway, not for less."""

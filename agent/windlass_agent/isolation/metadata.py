@@ -2,7 +2,9 @@
 whoever asks from it.
 
 By user id in the firewall's OUTPUT, once per start of the agent: nothing per attempt, and nothing for anybody
-else on the machine. Commands with a network of their own (`strict`) reach nothing anyway.
+else on the machine. Commands with a network of their own (`strict`) reach nothing anyway. Commands in
+containers are root and have the node's network: they are known by a supplementary group, which they could lay
+down with CAP_SETGID only, and have not.
 """
 
 import shutil
@@ -28,10 +30,26 @@ def block_metadata(users: UserRange) -> str:
     return ""
 
 
+def container_group(users: UserRange) -> int:
+    """The group by which commands in containers are known; as the users, nobody else's on the machine."""
+    return users.last
+
+
+def block_metadata_in_containers(users: UserRange) -> str:
+    """The same, once `block_metadata` is done, for processes with the `container_group`."""
+    for program in ADDRESSES:
+        jump = _jump_of_containers(users)
+        problem = _tables(program, "-C", *jump) and _tables(program, "-I", *jump)
+        if problem:
+            return f"metadata addresses are not blocked for containers: {problem}"
+    return ""
+
+
 def unblock_metadata(users: UserRange) -> None:
     """When no command of these users runs any more."""
     for program in ADDRESSES:
         _tables(program, "-D", *_jump(users))
+        _tables(program, "-D", *_jump_of_containers(users))
         for action in ("-F", "-X"):
             _tables(program, action, _chain(users))
 
@@ -56,6 +74,11 @@ def _chain(users: UserRange) -> str:
 def _jump(users: UserRange) -> tuple[str, ...]:
     who = f"{users.first}-{users.last}"
     return ("OUTPUT", "-m", "owner", "--uid-owner", who, "-j", _chain(users))
+
+
+def _jump_of_containers(users: UserRange) -> tuple[str, ...]:
+    group = str(container_group(users))
+    return ("OUTPUT", "-m", "owner", "--gid-owner", group, "--suppl-groups", "-j", _chain(users))
 
 
 def _tables(program: str, *arguments: str) -> str:

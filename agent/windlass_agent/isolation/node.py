@@ -1,12 +1,17 @@
 """The node's isolation as the agent's start finds and makes it, and its end takes it back."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from windlass_agent.core.isolation import NodeIsolation, parse_user_range
 from windlass_agent.isolation.machine import choose_isolation
-from windlass_agent.isolation.metadata import block_metadata, unblock_metadata
+from windlass_agent.isolation.metadata import (
+    block_metadata,
+    block_metadata_in_containers,
+    container_group,
+    unblock_metadata,
+)
 from windlass_agent.isolation.users import UserClaim, claim_users
 from windlass_proto.model.specs import Isolation
 
@@ -25,7 +30,7 @@ class NodeIsolationInUse:
     def __init__(self, isolation: NodeIsolation, claim: UserClaim | None, *, unprotected: str) -> None:
         self.isolation, self._claim = isolation, claim
         self.unprotected = unprotected
-        """Why metadata addresses are reachable; "" = they are not."""
+        """Why metadata addresses are reachable; "" = they are not, from containers neither."""
 
     def describe(self) -> str:
         """In words for people: a node's facts and its log show it."""
@@ -37,7 +42,7 @@ class NodeIsolationInUse:
         """Commands that go on keep their rules; the next agent here takes them over."""
         if self._claim is None:
             return
-        if commands_ended and not self.unprotected:
+        if commands_ended and self.isolation.profile is not Isolation.DEV:
             unblock_metadata(self._claim.users)
         self._claim.close()
 
@@ -53,5 +58,6 @@ def open_isolation(settings: IsolationSettings, state: Path) -> NodeIsolationInU
     elif settings.metadata == "allowed":
         unprotected = "metadata addresses are allowed"
     else:
-        unprotected = block_metadata(claim.users)
+        unprotected = block_metadata(claim.users) or block_metadata_in_containers(claim.users)
+        isolation = replace(isolation, container_group=0 if unprotected else container_group(claim.users))
     return NodeIsolationInUse(isolation, claim, unprotected=unprotected)

@@ -57,6 +57,13 @@ SHARED = (
 COMMAND = ("sha256:abc", "/bin/sh", "-c", "echo $HOME")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_group_by_which_a_container_is_known_is_one_more_of_its_users(engine: ContainerEngine) -> None:
+    words = engine.create(replace(PLAN, group=900_000_099))
+    assert words[words.index("--group-add") + 1] == "900000099"
+    assert "--group-add" not in engine.create(PLAN)
+
+
 def test_docker_makes_a_container_without_powers_in_its_limits() -> None:
     assert DOCKER.create(PLAN) == (*SHARED, "--init", *COMMAND)
 

@@ -34,8 +34,9 @@ from windlass_proto.model.specs import Container
 class ContainerStep:
     """What `StepRunner` does for tasks in containers."""
 
-    def __init__(self, containers: NodeContainers, *, pids_max: int) -> None:
-        self._containers, self._pids_max = containers, pids_max
+    def __init__(self, containers: NodeContainers, *, pids_max: int, group: int = 0) -> None:
+        """`group`: see `NodeIsolation.container_group`."""
+        self._containers, self._pids_max, self._group = containers, pids_max, group
 
     async def get_image(self, context: StepContext, *, limit_s: float) -> StepFailure | None:
         """Nothing to do for a task that runs on the node itself."""
@@ -62,6 +63,7 @@ class ContainerStep:
             mounts=_mounts(context),
             limits=self._limits(context),
             gpus=context.gpus,
+            group=self._group,
         )
         try:
             write_run(self._containers.engine(), run)
