@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from windlass_agent.mounts.base import BadMapping, TransferCancelled
 from windlass_agent.mounts.output_store import ChangedWhileRead, Outgoing, OutputSource, Sent, UploadBook
-from windlass_agent.mounts.s3_errors import translated
+from windlass_agent.mounts.s3_errors import USERS_FAULT, translated
 from windlass_proto.failpoints import reach
 from windlass_proto.model.storage import ObjectLocation
 
@@ -33,6 +33,10 @@ _READINGS_MOST = 5
 _MAY_PASS = (429, 500, 502, 503, 504)
 """Answers after which the same question may be answered otherwise."""
 _NO_UPLOAD = "NoSuchUpload"
+_OF_THE_UPLOAD = frozenset(
+    {_NO_UPLOAD, "InvalidPart", "InvalidPartOrder", "EntityTooSmall", "EntityTooLarge", "NotImplemented"}
+)
+"""Answers that say that an upload cannot go on, whoever asks and whenever."""
 _STUCK_MOST = 5
 """Tries in which the server refuses every part that it lacks; then the upload begins again."""
 
@@ -151,10 +155,10 @@ class FileSender:
 
     def _is_hopeless(self, upload: "PartedUpload", problem: BaseException) -> bool:
         """Whether the server does not want this upload to go on, as if it can put no other part in the place
-        of one that it has. What was no answer of the server says nothing about the upload."""
-        if not isinstance(problem, ClientError):
+        of one that it has. No answer, or one about rights, says nothing about the upload."""
+        if not isinstance(problem, ClientError) or _code(problem) in USERS_FAULT:
             return False
-        if not _may_pass(problem):
+        if _code(problem) in _OF_THE_UPLOAD:
             return True
         return not upload.is_further and self._book.note_stuck(upload.target) >= _STUCK_MOST
 
@@ -165,10 +169,12 @@ class FileSender:
             stored = self._stored(target, upload_id)
             if stored is not None:
                 return PartedUpload(target=target, upload_id=upload_id, stored=stored)
+        # Forgotten only when there is another: keys that are refused today may be good tomorrow.
+        new_id = self._client.create_multipart_upload(Bucket=target.bucket, Key=target.key)["UploadId"]
+        if upload_id:
             self._abort(PartedUpload(target=target, upload_id=upload_id))
-        upload_id = self._client.create_multipart_upload(Bucket=target.bucket, Key=target.key)["UploadId"]
-        self._book.note_begun(target, upload_id)
-        return PartedUpload(target=target, upload_id=upload_id)
+        self._book.note_begun(target, new_id)
+        return PartedUpload(target=target, upload_id=new_id)
 
     def _stored(self, target: ObjectLocation, upload_id: str) -> dict[int, tuple[int, str]] | None:
         """Size and ETag of the parts that the server has; None = it knows none, or may not tell."""
@@ -182,7 +188,7 @@ class FileSender:
                 for part in page.get("Parts", [])
             }
         except ClientError as problem:
-            if _may_pass(problem):
+            if problem.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _MAY_PASS:
                 raise
             return None
         size_bytes = sum(size for size, _ in found.values())
@@ -270,7 +276,7 @@ class FileSender:
                 },
             )
         except ClientError as problem:
-            if problem.response.get("Error", {}).get("Code") != _NO_UPLOAD:
+            if _code(problem) != _NO_UPLOAD:
                 raise
             # Asked twice, as the first reply was lost: the object is there then.
             if not self._is_there(target, upload.size_bytes, parts_etag):
@@ -332,8 +338,8 @@ def plain_etag(etag: str) -> str:
     return etag.strip('"').lower()
 
 
-def _may_pass(problem: ClientError) -> bool:
-    return problem.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _MAY_PASS
+def _code(problem: ClientError) -> str:
+    return problem.response.get("Error", {}).get("Code", "")
 
 
 def _read_full(source: OutputSource, size: int) -> bytes:

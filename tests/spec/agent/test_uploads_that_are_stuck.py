@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
-from windlass_agent.mounts.base import StorageUnavailable
+from windlass_agent.mounts.base import StorageUnavailable, StoreRefused
 from windlass_agent.mounts.output_store import Outgoing, OutputSource
 from windlass_agent.mounts.s3_sending import PART_BYTES, BufferRoom, FileSender, SendingStop
 from windlass_proto.model.storage import ObjectLocation, parse_object_url
@@ -77,19 +77,21 @@ def a_source() -> Iterator[OutputSource]:
     yield TwoParts()
 
 
-def answered(status: int) -> ClientError:
-    told: Any = {"Error": {"Code": "No"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+def answered(status: int, code: str) -> ClientError:
+    told: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(told, "UploadPart")
 
 
 @pytest.mark.parametrize(
     ("problem", "begun", "aborted"),
     [
-        (answered(503), 2, 1),
-        (answered(501), 6, 6),
+        (answered(503, "SlowDown"), 2, 1),
+        (answered(400, "RequestTimeout"), 2, 1),
+        (answered(501, "NotImplemented"), 6, 6),
+        (answered(403, "AccessDenied"), 1, 0),
         (EndpointConnectionError(endpoint_url="http://there"), 1, 0),
     ],
-    ids=["not now, five times", "never", "no answer"],
+    ids=["not now, five times", "too slow, five times", "never", "not with these keys", "no answer"],
 )
 def test_of_six_tries_some_begin_again(problem: Exception, begun: int, aborted: int) -> None:
     server, book = RefusingServer(problem), Book()
@@ -98,7 +100,7 @@ def test_of_six_tries_some_begin_again(problem: Exception, begun: int, aborted: 
         with ThreadPoolExecutor(2) as parts:
             client: Any = server
             sender = FileSender(client, parts, room=room, stop=SendingStop(Event()), book=book)
-            with pytest.raises(StorageUnavailable):
+            with pytest.raises((StorageUnavailable, StoreRefused)):
                 sender.send(Outgoing(target=TARGET, open=a_source))
     assert (server.begun, server.aborted) == (begun, aborted)
     room.take(8)  # all of it was given back, or this hangs
