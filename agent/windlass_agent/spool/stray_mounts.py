@@ -6,9 +6,15 @@ Found in the kernel's list, never by looking at them: a dead or hanging file sys
 import ctypes
 import os
 import re
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+_NETWORK = ("nfs", "nfs4")
+_GOODBYE_S = 5.0
+"""For a server to hear that its client leaves."""
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
@@ -21,10 +27,44 @@ def mounts_below(mountinfo: str, root: Path) -> list[str]:
 
 def detach_below(root: Path) -> int:
     """Takes them off, lazily: who still has something open there keeps it. How many there were."""
-    points = mounts_below(read_mountinfo(), root)
+    mountinfo = read_mountinfo()
+    points = mounts_below(mountinfo, root)
+    served = _points_of_servers(mountinfo)
     for point in points:
-        ctypes.CDLL(None).umount2(os.fsencode(point), _MNT_DETACH | _UMOUNT_NOFOLLOW)
+        if point in served:
+            _detach_beside(point)
+        else:
+            _detach(point)
     return len(points)
+
+
+def _detach(point: str) -> None:
+    ctypes.CDLL(None).umount2(os.fsencode(point), _MNT_DETACH | _UMOUNT_NOFOLLOW)
+
+
+def _detach_beside(point: str) -> None:
+    """In a process of its own. The mount is gone at once, but then the kernel takes leave of the server, and
+    whoever took off the last of its mounts waits until it answers, for hours if need be, or is killed.
+    """
+    argv = [sys.executable, "-I", "-S", __file__, point]
+    try:
+        child = subprocess.Popen(argv, env={}, cwd="/", stdin=subprocess.DEVNULL)
+    except OSError:
+        _detach(point)
+        return
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(_GOODBYE_S)
+        return
+    child.kill()
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(_GOODBYE_S)
+
+
+def _points_of_servers(mountinfo: str) -> set[str]:
+    lines = (line.partition(" - ") for line in mountinfo.splitlines())
+    return {
+        plain_path(left.split(" ", 5)[4]) for left, _, right in lines if right.split(" ", 1)[0] in _NETWORK
+    }
 
 
 def read_mountinfo() -> str:
@@ -35,3 +75,7 @@ def read_mountinfo() -> str:
 def plain_path(text: str) -> str:
     """As it is, from how the kernel's lists write it."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 8)), text)
+
+
+if __name__ == "__main__":
+    _detach(sys.argv[1])
