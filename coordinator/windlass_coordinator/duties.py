@@ -108,6 +108,8 @@ class SilenceWatch:
 
     async def _act_on(self, silence: Silence) -> None:
         for node_key in silence.expired:
+            if not self._fleet.is_silent(node_key):  # heard while others were seen to
+                continue
             detached = await self._store.run(partial(mark_silent, node_key=node_key, now=_now()))
             self._fleet.watch(node_key, detached)
             _log.warning("node.silent", node_key=node_key, attempts=len(detached))

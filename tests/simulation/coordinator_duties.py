@@ -108,6 +108,9 @@ class SilenceWatch:
             coordinator.fleet.watch(node_key, detached)
             following.go_on()
 
+        if not coordinator.fleet.is_silent(node_key):
+            following.go_on()
+            return
         coordinator.run(
             lambda tx: mark_silent(tx, node_key, now=coordinator.wall()),
             marked,

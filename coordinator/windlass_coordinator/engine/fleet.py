@@ -75,6 +75,11 @@ class Fleet:
         expires_s = (lease + tolerance(lease)).total_seconds()
         self._heard[node_key] = _Heard(now_s, lease, expires_s)
 
+    def is_silent(self, node_key: NodeKey) -> bool:
+        """Whether the silence that was told of the node still lasts."""
+        heard = self._heard.get(node_key)
+        return heard is not None and heard.silent
+
     def watch(self, node_key: NodeKey, detached: Iterable[DetachedAttempt]) -> None:
         """The node is silent: tells when each of its attempts is to be given to others."""
         heard = self._heard.get(node_key)
