@@ -23,7 +23,7 @@ from windlass_coordinator.stores import open_store
 from windlass_coordinator.stores.base import Store, Transaction
 from windlass_coordinator.stores.machines import Credential
 from windlass_proto.model.facts import FactKind
-from windlass_proto.model.ids import DEFAULT_TENANT, AttemptRef, JobId
+from windlass_proto.model.ids import DEFAULT_TENANT, AttemptRef, JobId, NodeKey
 from windlass_proto.model.states import JobState
 
 DAY = timedelta(days=1)
@@ -186,3 +186,22 @@ def test_fences_of_an_incarnation_are_above_all_of_the_one_before(open_again: Ca
     (after,) = store.run_now(lambda tx: claim(tx, node, want=1, poll_seq=2))
     assert before.fence < 5 << 40 < after.fence
     assert after.task_key == before.task_key
+
+
+def test_a_deleted_cluster_tells_of_which_nodes_the_credentials_are_good_no_more(store: Store) -> None:
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    of_node = Credential(
+        token_id="n", kind="wln", digest="d", tenant=DEFAULT_TENANT, cluster_key=cluster, node_key=node
+    )
+    to_join = Credential(
+        token_id="j", kind="wlj", digest="d", tenant=DEFAULT_TENANT, cluster_key=cluster, uses_left=3
+    )
+    for credential in (of_node, to_join):
+        store.run_now(lambda tx, credential=credential: tx.add_credential(credential, now=NOW))  # type: ignore[misc]  # a lambda's default
+
+    def delete(tx: Transaction) -> set[NodeKey]:
+        tx.delete_cluster(cluster)
+        return set(tx.wakes.changed_nodes)
+
+    assert store.run_now(delete) == {node}

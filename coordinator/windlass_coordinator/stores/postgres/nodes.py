@@ -69,7 +69,10 @@ class PostgresNodes(PostgresLocks):
         self._change(
             "UPDATE clusters SET name = name || '/' || cluster_key WHERE cluster_key = $1", cluster_key
         )
-        self._change("UPDATE credentials SET revoked = 1 WHERE cluster_key = $1", cluster_key)
+        revoked = self._change_returning(
+            "UPDATE credentials SET revoked = 1 WHERE cluster_key = $1 RETURNING node_key", cluster_key
+        )
+        self.wakes.changed_nodes |= {NodeKey(row[0]) for row in revoked if row[0] is not None}
 
     def cluster_in_use(self, cluster_key: ClusterKey) -> str | None:
         # What is on its way in holds the cluster: it is counted after it has arrived.

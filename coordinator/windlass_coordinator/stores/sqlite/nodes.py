@@ -55,7 +55,10 @@ class SqliteNodes:
         self._db.execute(
             "UPDATE clusters SET name = name || '/' || cluster_key WHERE cluster_key = ?", (cluster_key,)
         )
-        self._db.execute("UPDATE credentials SET revoked = 1 WHERE cluster_key = ?", (cluster_key,))
+        revoked = self._db.execute(
+            "UPDATE credentials SET revoked = 1 WHERE cluster_key = ? RETURNING node_key", (cluster_key,)
+        )
+        self.wakes.changed_nodes |= {NodeKey(row[0]) for row in revoked if row[0] is not None}
 
     def cluster_in_use(self, cluster_key: ClusterKey) -> str | None:
         nodes = self._db.execute(
