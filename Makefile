@@ -6,12 +6,13 @@ TOOLS := .venv/test-tools
 PROTOS := $(wildcard proto/windlass_proto/v1/*.proto)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test simulate models faults demo bench proto format lock clean
+.PHONY: help venv check test guest simulate models faults demo bench proto format lock clean
 
 help:
 	@echo "make demo [LOG=FILE]        a real job on three local agents, from upload to merged result"
 	@echo "make test                   all tests; of the faults the quick part"
 	@echo "make faults [ONLY=c01]      every fault that is tried, at length; writes docs/reliability.md"
+	@echo "make guest                  what needs another kernel (NFS), in a virtual machine; two minutes"
 	@echo "make check                  format, lint, layers, types, sizes, spec tests: under a minute"
 	@echo "make models [FACTOR=20]     models and cores against each other, as many more examples as you like"
 	@echo "make simulate [SEEDS=n] [FROM=k]   runs of the whole system on virtual time with seeded faults"
@@ -34,7 +35,7 @@ check: $(READY)
 	@echo "== types" && $(BIN)/mypy --no-error-summary
 	@echo "== specs" && $(BIN)/pytest -q -n 2 tests/spec
 
-$(TOOLS): $(READY) requirements/test_tools.sh
+$(TOOLS): $(READY) requirements/test_tools.sh requirements/guest.sh
 	@requirements/test_tools.sh
 
 # What only thinks runs two at a time. What starts programs mostly waits: its files run two at a time as well, the
@@ -52,6 +53,11 @@ test: $(READY) $(TOOLS)
 
 faults: $(READY) $(TOOLS)
 	@$(BIN)/pytest -v --full --write-page tests/faults $(if $(ONLY),-k $(ONLY))
+	@$(if $(ONLY),,$(BIN)/pytest -v tests/guest/test_guest.py)
+
+# A virtual machine without hardware help, whose root is this machine's, which it cannot change.
+guest: $(READY) $(TOOLS)
+	@$(BIN)/pytest -v tests/guest/test_guest.py
 
 models: $(READY)
 	@WINDLASS_MODEL_FACTOR=$(or $(FACTOR),20) $(BIN)/pytest -q -n 2 --dist worksteal -k "model or any_order" tests/spec

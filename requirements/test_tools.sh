@@ -21,6 +21,11 @@ want podman podman
 want runc runc
 want uidmap newuidmap
 want netavark /usr/lib/podman/netavark
+want qemu-system-x86 qemu-system-x86_64
+want cpio cpio
+want kmod depmod
+want nfs-common mount.nfs
+want nfs-ganesha-vfs ganesha.nfsd
 
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -31,4 +36,5 @@ if [ -n "$missing" ]; then
         echo "windlass: tests need these system packages and will not run without:$missing" >&2
     fi
 fi
+requirements/guest.sh || echo "windlass: no kernel for a guest: tests that run in one will say so" >&2
 touch .venv/test-tools
