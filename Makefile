@@ -12,7 +12,7 @@ help:
 	@echo "make demo [LOG=FILE]        a real job on three local agents, from upload to merged result"
 	@echo "make test                   all tests; of the faults the quick part"
 	@echo "make faults [ONLY=c01]      every fault that is tried, at length; writes docs/reliability.md"
-	@echo "make guest                  what needs another kernel (NFS), in a virtual machine; two minutes"
+	@echo "make guest                  what needs another kernel (NFS, cgroup v2 alone), in a virtual machine; three minutes"
 	@echo "make check                  format, lint, layers, types, sizes, spec tests: under a minute"
 	@echo "make models [FACTOR=20]     models and cores against each other, as many more examples as you like"
 	@echo "make simulate [SEEDS=n] [FROM=k]   runs of the whole system on virtual time with seeded faults"

@@ -1,4 +1,4 @@
-"""Boots a guest, runs the tests of `inside` in it, and shows each of those tests as one of this file."""
+"""Boots a guest, runs the tests of `inside` and others in it, and shows each of those as one of this file."""
 
 import importlib
 import inspect
@@ -11,9 +11,12 @@ import pytest
 from tests.support.guest import CHECKOUT, RESULTS, run_in_guest, why_no_guest
 from tests.support.nfs_server import why_no_nfs_server
 
-_FILES = ("test_nfs",)
+_FILES = (
+    "tests/guest/inside/test_nfs",
+    "tests/integration/agent/test_keeper_kill",  # where cgroups are of version 2 alone
+)
 _WITHIN_S = 600
-"""With other load on the machine; two free cores need two minutes."""
+"""With other load on the machine; two free cores need three minutes."""
 _PYTEST = (
     # Of the plugins only what pyproject.toml has settings for: each costs seconds there.
     f"PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 PYTHONDONTWRITEBYTECODE=1 {CHECKOUT}/.venv/bin/python -m pytest"
@@ -22,9 +25,7 @@ _PYTEST = (
 _TESTS = [
     (file, name)
     for file in _FILES
-    for name, _ in inspect.getmembers(
-        importlib.import_module(f"tests.guest.inside.{file}"), inspect.isfunction
-    )
+    for name, _ in inspect.getmembers(importlib.import_module(file.replace("/", ".")), inspect.isfunction)
     if name.startswith("test_")
 ]
 
@@ -45,7 +46,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Outcome
     if why_not:
         pytest.skip(f"no guest with an NFS server: {why_not}")
     directory = tmp_path_factory.mktemp("guest")
-    files = " ".join(f"tests/guest/inside/{file}.py" for file in _FILES)
+    files = " ".join(f"{file}.py" for file in _FILES)
     said = run_in_guest(directory, f"{_PYTEST} {files}", within_s=_WITHIN_S)
     print(said)
     assert (directory / "report.xml").exists(), said
@@ -54,7 +55,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Outcome
 
 @pytest.mark.parametrize(("file", "name"), _TESTS, ids=[name for _, name in _TESTS])
 def test_in_a_guest(outcomes: dict[str, list[Outcome]], file: str, name: str) -> None:
-    found = outcomes.get(f"tests.guest.inside.{file}.{name}", [])
+    found = outcomes.get(f"{file}.{name}".replace("/", "."), [])
     assert found, f"the guest did not run {name}: {sorted(outcomes)}"
     failures = [f"{outcome.case}:\n{outcome.failure}" for outcome in found if outcome.failure]
     assert not failures, "\n\n".join(failures)
