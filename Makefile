@@ -12,7 +12,7 @@ help:
 	@echo "make demo [LOG=FILE]        a real job on three local agents, from upload to merged result"
 	@echo "make test                   all tests; of the faults the quick part"
 	@echo "make faults [ONLY=c01]      every fault that is tried, at length; writes docs/reliability.md"
-	@echo "make guest                  what needs another kernel (NFS, cgroup v2 alone), in a virtual machine; three minutes"
+	@echo "make guest                  what needs another kernel (NFS, cgroup v2 alone), in a virtual machine: all of it; three minutes"
 	@echo "make check                  format, lint, layers, types, sizes, spec tests: under a minute"
 	@echo "make models [FACTOR=20]     models and cores against each other, as many more examples as you like"
 	@echo "make simulate [SEEDS=n] [FROM=k]   runs of the whole system on virtual time with seeded faults"
@@ -45,7 +45,7 @@ test: $(READY) $(TOOLS)
 	$(BIN)/pytest -q -n 2 --dist worksteal tests/spec tests/conformance || status=$$?; \
 	$(BIN)/pytest -q tests/simulation || status=$$?; \
 	$(BIN)/pytest -q -m "not alone" tests/faults > .venv/test-faults.log 2>&1 & faults=$$!; \
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "not alone" tests/transcripts tests/integration tests/e2e || status=$$?; \
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not alone and not long" tests/transcripts tests/integration tests/e2e tests/guest/test_guest.py || status=$$?; \
 	wait $$faults || status=$$?; \
 	cat .venv/test-faults.log; \
 	$(BIN)/pytest -q -m alone tests || { code=$$?; [ $$code = 5 ] || status=$$code; }; \
