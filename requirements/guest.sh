@@ -49,15 +49,16 @@ busybox mount -t cgroup2 none /root/sys/fs/cgroup
 busybox mount --move /dev /root/dev
 busybox mkdir -p /root/dev/shm /root/dev/pts
 busybox mount -t devpts none /root/dev/pts
-for directory in tmp run var/tmp dev/shm; do busybox mount -t tmpfs -o mode=1777 none /root/$directory; done
-# A checkout that lies below one of those is brought back.
+# A checkout that lies below one of the directories that memory takes the place of is kept, and brought back.
 for word in $(busybox cat /proc/cmdline); do
     case $word in windlass.checkout=*) checkout=/root${word#*=} ;; esac
 done
+busybox mkdir /checkout
+busybox mount --bind "$checkout" /checkout
+for directory in tmp run var/tmp dev/shm; do busybox mount -t tmpfs -o mode=1777 none /root/$directory; done
 if ! [ -d "$checkout" ]; then
-    busybox mkdir -p /root/run/host "$checkout"
-    busybox mount -t 9p -o ro,cache=loose,$share host /root/run/host
-    busybox mount --bind "/root/run/host${checkout#/root}" "$checkout"
+    busybox mkdir -p "$checkout"
+    busybox mount --move /checkout "$checkout"
 fi
 busybox mkdir /root/run/results
 busybox mount -t 9p -o rw,cache=none,$share results /root/run/results
