@@ -54,7 +54,6 @@ class ParkedPoll:
     """Nobody waits for it any more, unless a commit is serving it right now."""
     is_held: bool = False
     """A commit is looking for work for it right now: whoever waits gets the answer of that commit."""
-
     is_replaced: bool = False
     """Another poll of its node has come while a commit was looking for work for it."""
 
