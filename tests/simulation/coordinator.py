@@ -47,7 +47,8 @@ from windlass_coordinator.engine.session import NewNode, OpenRequest, current_no
 from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.engine.submit import Submission, Submitted, submit
 from windlass_coordinator.logstore.files import FileLogStore
-from windlass_coordinator.rpc.agent_service import _batch, _forgettable, _log_facts
+from windlass_coordinator.rpc.agent_messages import batch_of, forgettable
+from windlass_coordinator.rpc.agent_service import log_facts
 from windlass_coordinator.rpc.log_archive import LogArchive
 from windlass_coordinator.stores.base import Transaction
 from windlass_proto import failpoints
@@ -376,7 +377,7 @@ class Coordinator(Process):
             failpoints.reach("coord.claim.after_commit")
         if answer.stops:
             self._told_stops[node_key] = frozenset(answer.stops)
-        batches = tuple(_batch(claimed) for claimed in answer.claimed)
+        batches = tuple(batch_of(claimed) for claimed in answer.claimed)
         connection.reply(Polled(batches=batches, stops=tuple(answer.stops)))
 
     def _report(self, request: ReportCall, connection: Connection) -> None:
@@ -385,7 +386,7 @@ class Coordinator(Process):
             return report(tx, node, request.events, rules=self.rules, now=self.wall())
 
         def answer(verdicts: list[EventVerdict]) -> Reported:
-            return Reported(verdicts=tuple(verdicts), forget=tuple(_forgettable(request.events, verdicts)))
+            return Reported(verdicts=tuple(verdicts), forget=tuple(forgettable(request.events, verdicts)))
 
         self._serve(connection, verb, answer, "report")
 
@@ -405,7 +406,7 @@ class Coordinator(Process):
 
         def on_done(outcome: tuple[list[AttemptRef], list[AttemptRef]]) -> None:
             self.run(
-                lambda tx: _log_facts(tx, request.ended),
+                lambda tx: log_facts(tx, request.ended),
                 lambda known: self._beaten(request, connection, outcome, known),
                 connection.fail,
                 connection.name,

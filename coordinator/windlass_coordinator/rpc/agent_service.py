@@ -1,7 +1,6 @@
 """What agents call: messages become values, a verb runs, its outcome becomes a message."""
 
 import asyncio
-import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from functools import partial
 from windlass_coordinator.auth.sealing import Seal, Sealer
 from windlass_coordinator.auth.tokens import RANDOM_BYTES, TokenKind, has_digest, new_token, parse_token
 from windlass_coordinator.core.leases import poll_wait
-from windlass_coordinator.core.publishing import Publication
 from windlass_coordinator.core.records import Claimed, ClusterKey, LogFacts, NodeView
 from windlass_coordinator.engine.fleet import Fleet
 from windlass_coordinator.engine.nodes import attempts_to_audit, attempts_to_end, note_trouble, settle_missing
@@ -22,6 +20,16 @@ from windlass_coordinator.engine.revoke import release
 from windlass_coordinator.engine.secrets import hand_out
 from windlass_coordinator.engine.session import NewNode, OpenRequest, current_node, join, leave, open_session
 from windlass_coordinator.engine.settle import Rules
+from windlass_coordinator.rpc.agent_messages import (
+    LONGEST_FACT,
+    calling_node_key,
+    checked_facts,
+    checked_publication,
+    checked_session,
+    forgettable,
+    poll_reply,
+    trouble_of,
+)
 from windlass_coordinator.rpc.append_log import LogIntake
 from windlass_coordinator.rpc.interceptors import Context
 from windlass_coordinator.rpc.interceptors import current_node as calling_node
@@ -29,16 +37,13 @@ from windlass_coordinator.rpc.log_archive import LogArchive
 from windlass_coordinator.rpc.node_notes import NodeNotes
 from windlass_coordinator.stores.base import Store, Transaction
 from windlass_proto import convert
-from windlass_proto.checks.words import Findings, check_between, check_text
+from windlass_proto.checks.words import Findings, check_text
 from windlass_proto.errors import Denied, InvalidRequest, Unavailable
 from windlass_proto.failpoints import reach
-from windlass_proto.model.assignments import AssignmentBatch, SessionRef, Timing
-from windlass_proto.model.events import AttemptEvent, Exited, PrepareFailed, StoppedEarly
+from windlass_proto.model.assignments import Timing
 from windlass_proto.model.ids import AttemptRef, JobId, NodeId, NodeKey
 from windlass_proto.model.resources import NodeCapacity
 from windlass_proto.model.secrets import OpenedSecret
-from windlass_proto.model.status import NodeFacts
-from windlass_proto.model.verdicts import EventVerdict
 from windlass_proto.v1 import agent_pb2 as wire
 from windlass_proto.v1 import agent_pb2_grpc
 
@@ -55,11 +60,6 @@ _ENDED_PER_VERB = 500
 # As many as may poll at once (`overload.polls`).
 _NODES_NOTED = 50_000
 
-_LONGEST_FACT = 1024
-_LARGEST_MACHINE = 1 << 60
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-_NEVER_WANTED = (EventVerdict.SUPERSEDED, EventVerdict.UNKNOWN)
 
 _Look = Callable[[Transaction], Sequence[Claimed]]
 
@@ -102,7 +102,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             credential_id=secret.token_id,
             credential_digest=secret.digest,
         )
-        facts = _facts(request.facts)
+        facts = checked_facts(request.facts)
 
         def verb(tx: Transaction) -> NodeView:
             known = tx.credential(token.token_id)
@@ -116,12 +116,12 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         return wire.JoinReply(node_id=node.node_id, credential=secret.text, cluster=node.cluster)
 
     async def OpenSession(self, request: wire.OpenSessionRequest, context: Context) -> wire.OpenSessionReply:
-        node_key = _caller(request.node_id)
+        node_key = calling_node_key(request.node_id)
         opening = OpenRequest(
             state_id=request.state_id,
             boot_id=request.boot_id,
             last_nonce=request.last_nonce,
-            facts=_facts(request.facts),
+            facts=checked_facts(request.facts),
             inventory=[convert.inventory_item_from_wire(item) for item in request.inventory],
         )
         nonce = secrets.token_hex(16)
@@ -154,7 +154,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         return reply
 
     async def Poll(self, request: wire.PollRequest, context: Context) -> wire.PollReply:
-        session, node_key = _session(request.session)
+        session, node_key = checked_session(request.session)
         if not 0 < request.poll_seq < _POLL_SEQ_END:
             raise InvalidRequest(f"poll_seq: must be above 0 and below {_POLL_SEQ_END}")
         may_repeat = self._fleet.note_poll(
@@ -194,7 +194,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             self._notes.of(node_key).told_stops = frozenset(answer.stops)
         if answer.claimed:
             reach("coord.claim.after_commit")
-        return _poll_reply(answer)
+        return poll_reply(answer)
 
     async def _again(
         self,
@@ -230,21 +230,21 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             raise Unavailable("the assignment could not be stored in time: poll again") from None
 
     async def Report(self, request: wire.ReportRequest, context: Context) -> wire.ReportReply:
-        session, node_key = _session(request.session)
+        session, node_key = checked_session(request.session)
         events = convert.events_from_wire(request.tasks)
         verdicts = await self._store.run(
             lambda tx: report(tx, current_node(tx, node_key, session), events, rules=self._rules, now=_now())
         )
         reach("coord.report.after_commit")
         return wire.ReportReply(
-            verdicts=convert.event_verdicts_to_wire(verdicts), forget=_forgettable(events, verdicts)
+            verdicts=convert.event_verdicts_to_wire(verdicts), forget=forgettable(events, verdicts)
         )
 
     async def Heartbeat(self, request: wire.HeartbeatRequest, context: Context) -> wire.HeartbeatReply:
-        session, node_key = _session(request.session)
+        session, node_key = checked_session(request.session)
         ended = [convert.attempt_ref_from_wire(ref) for ref in request.ended]
         missing = [convert.attempt_ref_from_wire(ref) for ref in request.missing]
-        trouble = _trouble(request.pressure)
+        trouble = trouble_of(request.pressure)
         is_quiet = not missing and self._parked.is_quiet(node_key, session, reason=trouble)
         audits = not is_quiet and self._is_audit_due(node_key)
 
@@ -288,7 +288,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         settled: list[AttemptRef] = []
         for start in range(0, len(ended), _ENDED_PER_VERB):
             refs = ended[start : start + _ENDED_PER_VERB]
-            known = await self._store.run(partial(_log_facts, refs=refs))
+            known = await self._store.run(partial(log_facts, refs=refs))
             # Outside of the verb: it may look at the disk.
             answers = await asyncio.to_thread(self._archive.which_are_settled, known)
             settled += [ref for ref, is_settled in zip(refs, answers, strict=True) if is_settled]
@@ -306,7 +306,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             yield reply
 
     async def Release(self, request: wire.ReleaseRequest, context: Context) -> wire.ReleaseReply:
-        session, node_key = _session(request.session)
+        session, node_key = checked_session(request.session)
         refs = [convert.attempt_ref_from_wire(ref) for ref in request.refs]
         released = await self._store.run(
             lambda tx: release(tx, current_node(tx, node_key, session), refs, rules=self._rules, now=_now())
@@ -317,8 +317,8 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     async def CommitOutputs(
         self, request: wire.CommitOutputsRequest, context: Context
     ) -> wire.CommitOutputsReply:
-        session, node_key = _session(request.session)
-        wanted, of_failed_command = _publication(request), request.of_failed_command
+        session, node_key = checked_session(request.session)
+        wanted, of_failed_command = checked_publication(request), request.of_failed_command
 
         def verb(tx: Transaction) -> Commit:
             node = current_node(tx, node_key, session)
@@ -337,7 +337,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     async def FetchSecrets(
         self, request: wire.FetchSecretsRequest, context: Context
     ) -> wire.FetchSecretsReply:
-        session, node_key = _session(request.session)
+        session, node_key = checked_session(request.session)
         ref = convert.attempt_ref_from_wire(request.ref)
         found = await self._store.run(lambda tx: hand_out(tx, current_node(tx, node_key, session), ref))
         seals = [Seal(tenant=found.tenant, name=secret.name, kind=secret.kind) for secret in found.secrets]
@@ -348,9 +348,9 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         return wire.FetchSecretsReply(secrets=[convert.opened_secret_to_wire(secret) for secret in opened])
 
     async def Leave(self, request: wire.LeaveRequest, context: Context) -> wire.LeaveReply:
-        session, node_key = _session(request.session)
+        session, node_key = checked_session(request.session)
         findings = Findings()
-        check_text(findings, "reason", request.reason, longest_bytes=_LONGEST_FACT)
+        check_text(findings, "reason", request.reason, longest_bytes=LONGEST_FACT)
         findings.raise_if_any()
         reason = request.reason
         await self._store.run(
@@ -376,92 +376,5 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _caller(node_id: str) -> NodeKey:
-    """The calling node; it may speak for itself only (invariant I18)."""
-    identity = calling_node()
-    if identity.node_id != node_id:
-        raise Denied("a node may act for itself only")
-    return identity.node_key
-
-
-def _facts(message: wire.NodeFacts) -> NodeFacts:
-    """What a machine says of itself; raises InvalidRequest for what cannot be kept."""
-    findings = Findings()
-    for name in ("name", "agent_version", "os", "containment"):
-        check_text(findings, f"facts.{name}", getattr(message, name), longest_bytes=_LONGEST_FACT)
-    for name in ("cpu", "memory_bytes", "slots", "gpus"):
-        check_between(findings, f"facts.{name}", getattr(message, name), low=0, high=_LARGEST_MACHINE)
-    findings.raise_if_any()
-    return convert.node_facts_from_wire(message)
-
-
-def _publication(request: wire.CommitOutputsRequest) -> Publication:
-    """Raises InvalidRequest for what cannot be kept."""
-    findings = Findings()
-    if not _SHA256.fullmatch(request.manifest_digest):
-        findings.add("manifest_digest", "must be a SHA-256 in hex: 64 digits")
-    for name in ("files", "bytes"):
-        check_between(findings, name, getattr(request, name), low=0, high=_LARGEST_MACHINE)
-    findings.raise_if_any()
-    return Publication(
-        ref=convert.attempt_ref_from_wire(request.ref),
-        manifest_digest=request.manifest_digest,
-        files=request.files,
-        size_bytes=request.bytes,
-    )
-
-
-def _trouble(pressure: wire.Pressure) -> str:
-    """What keeps a node from its work, in its own words and ours."""
-    stuck = pressure.stuck_slots
-    slots = f"{stuck} slot(s) hold processes that cannot be ended" if stuck else ""
-    return "; ".join(filter(None, (pressure.takes_no_work[:_LONGEST_FACT], slots)))
-
-
-def _session(message: wire.SessionRef) -> tuple[SessionRef, NodeKey]:
-    session = convert.session_ref_from_wire(message)
-    return session, _caller(session.node_id)
-
-
-def _poll_reply(answer: PollAnswer) -> wire.PollReply:
-    return wire.PollReply(
-        batches=[convert.assignment_batch_to_wire(_batch(claimed)) for claimed in answer.claimed],
-        stops=[convert.attempt_ref_to_wire(ref) for ref in answer.stops],
-        go_away=answer.go_away,
-    )
-
-
-def _batch(claimed: Claimed) -> AssignmentBatch:
-    task = claimed.task
-    return AssignmentBatch(
-        task_key=task.task_key,
-        job_id=task.job_id,
-        task_name=task.name,
-        instance_count=task.instance_count,
-        spec=task.spec,
-        cluster=task.cluster,
-        index=claimed.index,
-        attempt=claimed.attempt,
-        fence=claimed.fence,
-    )
-
-
-def _log_facts(tx: Transaction, refs: Sequence[AttemptRef]) -> list[LogFacts | None]:
+def log_facts(tx: Transaction, refs: Sequence[AttemptRef]) -> list[LogFacts | None]:
     return [tx.attempt_log_facts(ref) for ref in refs]
-
-
-def _forgettable(events: Sequence[AttemptEvent], verdicts: Sequence[EventVerdict]) -> list[int]:
-    """Positions of events after which nothing more is wanted of their attempts; for the others the agent
-    asks with a heartbeat, when their logs have arrived."""
-    return [
-        position
-        for position, (event, verdict) in enumerate(zip(events, verdicts, strict=True))
-        if verdict in _NEVER_WANTED or _says_all(event)
-    ]
-
-
-def _says_all(event: AttemptEvent) -> bool:
-    match event.what:
-        case Exited(finalizing=False, stdout_end=0, stderr_end=0) | PrepareFailed() | StoppedEarly():
-            return True
-    return False

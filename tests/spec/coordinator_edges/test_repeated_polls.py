@@ -18,7 +18,7 @@ from windlass_coordinator.engine.claim import claim
 from windlass_coordinator.engine.fleet import Fleet
 from windlass_coordinator.engine.parking import ParkedPolls
 from windlass_coordinator.logstore import open_log_store
-from windlass_coordinator.rpc import agent_service
+from windlass_coordinator.rpc import agent_messages
 from windlass_coordinator.rpc.agent_service import AgentService, AgentServiceParts
 from windlass_coordinator.rpc.append_log import LogIntake
 from windlass_coordinator.rpc.log_archive import LogArchive
@@ -64,7 +64,7 @@ def test_a_repeated_poll_is_not_told_that_nothing_came_when_its_first_call_lease
         return ()
 
     coordinator.store.listen(follow=lease, after_commit=lambda _: None)
-    monkeypatch.setattr(agent_service, "calling_node", lambda: _identity(machine))
+    monkeypatch.setattr(agent_messages, "current_node", lambda: _identity(machine))
 
     reply = asyncio.run(service.Poll(_poll(machine), Mock(peer=lambda: "ipv4:10.0.0.1:5000")))
 
