@@ -28,7 +28,8 @@ from windlass_coordinator.auth.identity import (
 from windlass_coordinator.auth.tokens import parse_token
 from windlass_coordinator.core.overload import OverloadLimits
 from windlass_coordinator.rpc.connections import Peers, peer_of
-from windlass_coordinator.rpc.overload import Gate, Overload
+from windlass_coordinator.rpc.gates import Gate
+from windlass_coordinator.rpc.overload import Overload
 from windlass_coordinator.rpc.status import wire_error
 from windlass_coordinator.stores.lanes import Lane, current_lane
 from windlass_proto.errors import Denied, InvalidRequest, NoRoom, Overloaded, Unavailable, WindlassError

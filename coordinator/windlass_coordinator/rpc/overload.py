@@ -1,4 +1,4 @@
-"""Bounds on what is served at once, each with a name, and how urgent each method is (promise P20).
+"""Which bounds stand on the way of each method, and how urgent it is (promise P20).
 
 A call beyond a bound is refused before anything is done for it, with a pause that well-behaved callers keep.
 """
@@ -6,16 +6,11 @@ A call beyond a bound is refused before anything is done for it, with a pause th
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 
 from windlass_coordinator.core.overload import OverloadLimits
+from windlass_coordinator.rpc.gates import Gate, LineAtTheGate, PacedGate, RateGate
 from windlass_coordinator.stores.lanes import Lane
-from windlass_proto.errors import Overloaded
 from windlass_proto.model.ids import TenantId
-
-_RETRY_AFTER = timedelta(seconds=1)
-_LONGEST_RETRY_AFTER_S = 30.0
-_BURST_S = 1.0
 
 _AGENTS = "/windlass.v1.AgentService/"
 _JOBS = "/windlass.v1.JobService/"
@@ -24,69 +19,22 @@ _NODES = "/windlass.v1.NodeService/"
 _SECRETS = "/windlass.v1.SecretService/"
 
 
-class Gate:
-    """How many calls of one kind are being served, and how many may be."""
-
-    def __init__(self, name: str, limit: int) -> None:
-        """`name` is that of the setting."""
-        self.name = name
-        self.limit = limit
-        self.current = 0
-        self.shed = 0
-
-    def enter(self) -> None:
-        """Raises Overloaded when there are enough already."""
-        if self.current >= self.limit:
-            raise self.refusal()
-        self.current += 1
-
-    def leave(self) -> None:
-        """One call is done."""
-        self.current -= 1
-
-    def refusal(self, retry_after: timedelta = _RETRY_AFTER) -> Overloaded:
-        """For a call that is one too many."""
-        self.shed += 1
-        return Overloaded(
-            f"too many calls of this kind at once (overload.{self.name} = {self.limit}): "
-            f"try again in {retry_after.total_seconds():.0f} s",
-            retry_after=retry_after,
-        )
-
-
-class RateGate(Gate):
-    """How many calls may begin in a second. The more are refused, the longer each is asked to wait."""
-
-    def __init__(self, name: str, limit: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(name, limit)
-        self._clock = clock
-        self._seen_at_s = clock()
-        self._level = 0.0
-        self._refused = 0.0
-
-    def enter(self) -> None:
-        now = self._clock()
-        drained = (now - self._seen_at_s) * self.limit
-        self._seen_at_s = now
-        self._level = max(0.0, self._level - drained)
-        self._refused = max(0.0, self._refused - drained)
-        if self._level >= self.limit * _BURST_S:
-            self._refused += 1
-            wait_s = min(_LONGEST_RETRY_AFTER_S, 1 + self._refused / self.limit)
-            raise self.refusal(timedelta(seconds=wait_s))
-        self._level += 1
-        self.current = int(self._level)
-
-    def leave(self) -> None:
-        """What has begun has been counted."""
-
-
 class Overload:
     """All gates of one coordinator."""
 
     def __init__(self, limits: OverloadLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.sessions = Gate("sessions", limits.sessions)
-        self.session_rate = RateGate("sessions_per_s", limits.sessions_per_s, clock=clock)
+        line = LineAtTheGate(clock=clock)
+        sessions = PacedGate(
+            "sessions", limits.sessions, line=line, fastest_per_s=limits.sessions_per_s, clock=clock
+        )
+        self.session_rate = RateGate(
+            "sessions_per_s",
+            limits.sessions_per_s,
+            line=line,
+            rate_per_s=lambda: sessions.rate_per_s,
+            clock=clock,
+        )
+        self.sessions = sessions
         self.polls = Gate("polls", limits.polls)
         self.agent_calls = Gate("agent_calls", limits.agent_calls)
         self.changes = Gate("changes", limits.changes)

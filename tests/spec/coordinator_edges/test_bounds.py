@@ -3,13 +3,13 @@
 import asyncio
 import concurrent.futures
 from dataclasses import dataclass, replace
-from datetime import timedelta
 
 import pytest
 
 from windlass_coordinator.core.overload import OverloadLimits
 from windlass_coordinator.rpc.connections import PUT_OFF_TIME, Peers, pause_after, peer_name, peer_of
-from windlass_coordinator.rpc.overload import Gate, Overload, RateGate
+from windlass_coordinator.rpc.gates import LONGEST_RETRY_AFTER, Gate, LineAtTheGate, PacedGate, RateGate
+from windlass_coordinator.rpc.overload import Overload
 from windlass_coordinator.stores.condition import StoreCondition
 from windlass_coordinator.stores.lanes import Lane
 from windlass_coordinator.stores.sqlite.orders import VERBS_PER_COMMIT, Order, OrderQueue
@@ -124,23 +124,113 @@ def test_a_gate_is_open_again_when_somebody_has_left() -> None:
     assert (gate.current, gate.shed) == (1, 1)
 
 
-def test_the_more_are_refused_the_longer_each_is_asked_to_wait() -> None:
-    clock = Clock()
-    gate = RateGate("sessions_per_s", 10, clock=clock)
-    pauses = []
-    for _ in range(40):
-        try:
-            gate.enter()
-        except Overloaded as refusal:
-            pauses.append(refusal.retry_after)
-    assert len(pauses) == 30
-    assert (pauses[0], pauses[-1]) == (timedelta(seconds=1.1), timedelta(seconds=4))
+def put_off(gate: Gate, calls: int) -> list[float]:
+    """How long each of so many calls is asked to wait, in seconds; 0 = it was let in."""
+    return [pause_of(gate) for _ in range(calls)]
 
+
+def pause_of(gate: Gate) -> float:
+    try:
+        gate.enter()
+    except Overloaded as refusal:
+        return refusal.retry_after.total_seconds()
+    return 0.0
+
+
+def a_rate_gate(clock: Clock, *, limit: int, served_per_s: float) -> RateGate:
+    return RateGate(
+        "sessions_per_s", limit, line=LineAtTheGate(clock=clock), rate_per_s=lambda: served_per_s, clock=clock
+    )
+
+
+def test_so_many_calls_may_begin_in_a_second() -> None:
+    clock = Clock()
+    gate = a_rate_gate(clock, limit=10, served_per_s=10)
+
+    assert sum(pause == 0 for pause in put_off(gate, 40)) == 10
     clock.seconds = 0.5
-    for _ in range(5):
+    assert sum(pause == 0 for pause in put_off(gate, 40)) == 5
+
+
+def test_who_is_refused_waits_until_all_before_it_can_have_been_served() -> None:
+    gate = a_rate_gate(Clock(), limit=10, served_per_s=5)
+
+    pauses = put_off(gate, 40)
+
+    assert pauses[10:] == pytest.approx([1 + place / 5 for place in range(1, 31)])
+
+
+def test_nobody_is_put_off_for_longer_than_the_longest_time_however_many_were_before() -> None:
+    clock = Clock()
+    gate = a_rate_gate(clock, limit=1, served_per_s=0.1)
+    longest_s = LONGEST_RETRY_AFTER.total_seconds()
+
+    assert max(put_off(gate, 1000)) == longest_s
+    clock.seconds = longest_s
+    assert put_off(gate, 2) == [0.0, 11.0]
+
+
+def test_a_line_in_which_nobody_waits_any_more_is_short_again() -> None:
+    clock = Clock()
+    gate = a_rate_gate(clock, limit=1, served_per_s=1)
+    put_off(gate, 20)
+
+    clock.seconds = 60
+    assert put_off(gate, 2) == [0.0, 2.0]
+
+
+def a_paced_gate(clock: Clock, *, places: int) -> PacedGate:
+    return PacedGate("sessions", places, line=LineAtTheGate(clock=clock), fastest_per_s=500, clock=clock)
+
+
+def test_a_gate_that_has_served_nobody_yet_takes_its_service_for_as_fast_as_it_is_allowed_to_be() -> None:
+    assert a_paced_gate(Clock(), places=10).rate_per_s == 500
+
+
+def test_how_fast_a_gate_serves_is_told_by_how_long_calls_took_and_not_by_how_many_came() -> None:
+    clock = Clock()
+    gate = a_paced_gate(clock, places=10)
+    for _ in range(3):  # each alone, half a second long, and long pauses between them
         gate.enter()
-    with pytest.raises(Overloaded):
-        gate.enter()
+        clock.seconds += 0.5
+        gate.leave()
+        clock.seconds += 100
+
+    assert gate.rate_per_s == pytest.approx(20)
+
+
+def test_when_calls_take_longer_those_beyond_are_put_off_for_longer() -> None:
+    clock = Clock()
+    gate = a_paced_gate(clock, places=16)
+    for took_s in (0.01,) * 4 + (4.0,) * 20:
+        put_off(gate, 16)
+        clock.seconds += took_s
+        for _ in range(16):
+            gate.leave()
+    put_off(gate, 16)
+
+    pauses = put_off(gate, 2)
+
+    assert gate.rate_per_s == pytest.approx(4, rel=0.1)  # sixteen in four seconds
+    assert pauses[1] - pauses[0] == pytest.approx(1 / gate.rate_per_s)
+
+
+def test_a_service_that_stands_still_serves_one_a_second_so_that_nobody_is_put_off_for_ever() -> None:
+    clock = Clock()
+    gate = a_paced_gate(clock, places=1)
+    gate.enter()
+    clock.seconds = 1000
+
+    assert put_off(gate, 1) == [2.0]
+
+
+def test_both_bounds_of_sessions_send_callers_to_the_end_of_one_line() -> None:
+    clock = Clock()
+    overload = Overload(replace(LIMITS, sessions=1, sessions_per_s=1), clock=clock)
+    overload.sessions.enter()
+    pauses = put_off(overload.session_rate, 2) + put_off(overload.sessions, 1)
+
+    assert pauses == [0.0, 2.0, 3.0]
 
 
 def test_one_tenants_streams_leave_room_for_anothers() -> None:
