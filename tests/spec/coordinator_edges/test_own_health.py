@@ -11,7 +11,7 @@ import pytest
 
 from windlass_coordinator.core.disk_space import DiskPolicy, is_short, may_put_aside
 from windlass_coordinator.disk_reserve import RESERVE_FILE, DiskReserve
-from windlass_coordinator.garbage import collected_seldom, is_due
+from windlass_coordinator.garbage import came_to_stay, collected_seldom, is_due
 from windlass_coordinator.readiness import DutyBoard, Readiness
 from windlass_coordinator.stall_watch import STALLED_AFTER, TICK, StallWatch
 from windlass_coordinator.stores import open_store
@@ -186,3 +186,18 @@ async def test_objects_that_come_to_stay_do_not_make_python_look_through_the_who
     async with collected_seldom():
         assert looks_while_many_come() == 0
     assert (gc.get_threshold(), gc.get_freeze_count()) == (usual, 0)
+
+
+async def test_what_is_found_to_be_garbage_when_it_is_young_has_not_come_to_stay() -> None:
+    async with collected_seldom():
+        before = came_to_stay()
+        for _ in range(200_000):
+            cycle: list[object] = []
+            cycle.append(cycle)
+        of_garbage, before = came_to_stay() - before, came_to_stay()
+        kept = [[number] for number in range(200_000)]
+        of_kept = came_to_stay() - before
+
+    assert len(kept) == 200_000
+    assert of_garbage < 20_000
+    assert of_kept > 150_000
