@@ -7,6 +7,7 @@ coordinator on the same two cores; what they cost is not in the coordinator's fi
 import json
 import os
 import time
+import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -48,6 +49,8 @@ _SUBMITS_BEYOND = 20
 _WAKE_PAUSE_S = 0.02
 _HELD = 200
 _SUBMIT_EVERY_S = 0.1
+_LOOK_EVERY_S = 0.25
+_POLLS = 'windlass_bound_used{bound="polls"}'
 
 
 class _Agents:
@@ -138,6 +141,23 @@ class _Restartable:
         await_condition("the coordinator starts", ready.exists, within_s=_START_S, program=self.program)
         self._listen = json.loads(ready.read_text())["grpc"]
         self.bare_kib = self.program.rss_kib()
+
+    def until_polled_by(self, agents: int) -> float:
+        """When so many polls were parked, in seconds."""
+        give_up_s = time.monotonic() + _PATIENCE_S
+        while self._polls() < agents:
+            if time.monotonic() > give_up_s:
+                raise BenchFailed(f"{agents} agents are not back within {_PATIENCE_S:g} s")
+            time.sleep(_LOOK_EVERY_S)
+        return time.monotonic()
+
+    def _polls(self) -> float:
+        url = "http://" + json.loads((self._data / "coordinator.json").read_text())["http"] + "/metrics"
+        with urllib.request.urlopen(url, timeout=_PATIENCE_S) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith(_POLLS):
+                    return float(line.split()[-1])
+        raise BenchFailed(f"{url} does not tell of {_POLLS}")
 
     def kill(self) -> None:
         os.kill(self.program.pid, 9)
@@ -307,15 +327,14 @@ def _restart_figure(bench: Bench, on: _Restartable, fleet: _Agents) -> Figure:
     """kill -9 while some attempts run; users submit meanwhile."""
     held = _hold(on)
     before_kib = on.program.rss_kib()
-    fleet.all_answer("mark")
     killed_s = time.monotonic()
     on.kill()
     on.start()
     ready_s = time.monotonic()
     with ThreadPoolExecutor(1) as threads:
-        back = threads.submit(fleet.all_answer, "parked")
+        back = threads.submit(on.until_polled_by, max(SIZES))
         submits_s = list(_submits(on, back))
-        back_s = max(int(answer[1]) for answer in back.result()) / 1e9
+        back_s = back.result()
     after_kib = on.program.rss_kib()
     lost = _lost(on, held)
     fleet.all_answer("finish")
@@ -350,7 +369,7 @@ def _hold(on: _Restartable) -> JobId:
     return job_id
 
 
-def _submits(on: _Restartable, back: Future[list[list[str]]]) -> Iterator[float]:
+def _submits(on: _Restartable, back: Future[float]) -> Iterator[float]:
     """How long each took while the agents came back, and a little beyond."""
     with on.client() as client:
         left = _SUBMITS_BEYOND

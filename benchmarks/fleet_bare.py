@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from windlass_coordinator.core.leases import LeasePolicy, heartbeat_interval, poll_wait
+from windlass_coordinator.core.leases import LeasePolicy, poll_wait, timing_for
 from windlass_coordinator.garbage import collected_seldom
 from windlass_coordinator.vitals import allow_many_files
 from windlass_proto import convert
@@ -21,8 +21,7 @@ from windlass_proto.v1 import agent_pb2 as wire
 
 class _Answers:
     def __init__(self, agents: int) -> None:
-        interval = heartbeat_interval(LeasePolicy(), nodes=agents)
-        self._timing = wire.Timing(heartbeat_interval=convert.duration_to_wire(interval))
+        self._timing = convert.timing_to_wire(timing_for(LeasePolicy(), nodes=agents))
 
     async def open_session(self, request: wire.OpenSessionRequest, context: object) -> wire.OpenSessionReply:
         return wire.OpenSessionReply(node_epoch=1, nonce=request.node_id, timing=self._timing)
@@ -32,7 +31,8 @@ class _Answers:
 
     async def poll(self, request: wire.PollRequest, context: object) -> wire.PollReply:
         longest = LeasePolicy().poll_wait
-        wait = poll_wait(longest, asked=None, poll_seq=request.poll_seq, jitter=random.random())
+        asked = convert.duration_from_wire(request.wait)
+        wait = poll_wait(longest, asked=asked, poll_seq=request.poll_seq, jitter=random.random())
         await asyncio.sleep(wait.total_seconds())
         return wire.PollReply()
 

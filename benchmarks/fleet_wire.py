@@ -29,7 +29,7 @@ def pushback_s(trailers: bytes) -> float:
 
 
 class Connection(asyncio.Protocol):
-    """One connection. Made by the event loop; `ready` and `gone` tell its owner."""
+    """One connection. Made by the event loop; `gone` gets the calls that it took along."""
 
     __slots__ = (
         "_authority",
@@ -40,16 +40,13 @@ class Connection(asyncio.Protocol):
         "_knows_headers",
         "_next_stream",
         "_parts",
-        "_ready",
         "_trailers",
         "_transport",
     )
 
-    def __init__(
-        self, *, authority: str, credential: str, ready: Callable[[], None], gone: Callable[[], None]
-    ) -> None:
+    def __init__(self, *, authority: str, credential: str, gone: Callable[[list[Done]], None]) -> None:
         self._authority, self._credential = authority.encode(), credential.encode()
-        self._ready, self._gone = ready, gone
+        self._gone = gone
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
         self._next_stream = 1
@@ -62,21 +59,21 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         transport.write(_PREFACE + _frame(_SETTINGS, 0, 0, b"") + _frame(_WINDOW, 0, 0, _WIDE_WINDOW))
-        self._ready()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        lost = list(self._done.values())
         self._done.clear()
-        self._gone()
+        self._gone(lost)
 
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
 
     def call(self, path: bytes, message: bytes, done: Done, *, timeout_s: int) -> None:
-        """`done` is called once, unless the connection goes before."""
+        """`done` is called once, unless the connection goes before. Raises ConnectionError."""
         if self._transport is None:
-            return
+            raise ConnectionError("the connection has gone")
         stream, self._next_stream = self._next_stream, self._next_stream + 2
         self._done[stream] = done
         body = b"\0" + len(message).to_bytes(4, "big") + message

@@ -101,6 +101,7 @@ class AgentParts:
             credential=self.login.credential,
             check=self._watch.check,
             renew=self.channels.renew,
+            reconnect_within=lambda: self._watch.reconnect_within,
         )
         self.mounter = make_mounter(settings, self.boot_id)
         self._containers = _node_containers(settings.work, state)
@@ -248,7 +249,16 @@ class AgentParts:
     def loops(self, work: WorkParts, node_watch: NodeWatch) -> list[Loop]:
         link, channels, caller = self.settings.link, self.channels, self._caller
         timeout_s = link.call_timeout.total_seconds()
-        poller = Poller(channels, caller, work.runner, self._intake, wait=link.poll_wait, timeout_s=timeout_s)
+        poller = Poller(
+            channels,
+            caller,
+            work.runner,
+            self._intake,
+            self._watch,
+            wait=link.poll_wait,
+            timeout_s=timeout_s,
+            clock=boot_seconds,
+        )
         heartbeat = Heartbeat(
             channels,
             caller,
@@ -260,7 +270,7 @@ class AgentParts:
         )
         releaser = Releaser(channels, caller, work.runner, timeout_s=timeout_s)
         return [
-            lambda session: poller.serve(session.ref, wait=session.timing.poll_wait),
+            lambda session: poller.serve(session.ref),
             lambda session: heartbeat.serve(session.ref),
             lambda session: self._current.serve(session.ref),
             lambda _session: self._watch.serve(work.runner),

@@ -213,6 +213,22 @@ def test_a_poll_finds_what_it_has_leased_in_its_epoch(store: Store) -> None:
     assert leased(7) == []
 
 
+def test_what_earlier_polls_of_a_session_were_given_and_nobody_has_heard_of_is_known(store: Store) -> None:
+    cluster = a_cluster(store)
+    node = a_node(store, cluster)
+    other = a_node(store, cluster, node_id="node-2")
+    a_job(store, cluster, a_task(instances=4))
+    first, heard = store.run_now(lambda tx: claim(tx, node, want=2, poll_seq=7))
+    (second,) = store.run_now(lambda tx: claim(tx, node, poll_seq=8))
+    store.run_now(lambda tx: claim(tx, other, poll_seq=1))
+    store.run_now(lambda tx: tx.progress_attempts([(heard, AttemptState.RUNNING)], now=NOW))
+
+    def before(poll_seq: int) -> list[AttemptRef]:
+        return store.run_now(lambda tx: tx.leased_before(the(tx.node_view(node)), poll_seq=poll_seq))
+
+    assert (before(7), before(8), before(9)) == ([], [first], [first, second])
+
+
 def test_writes_with_an_old_fence_change_no_attempt(store: Store) -> None:
     cluster = a_cluster(store)
     node = a_node(store, cluster)

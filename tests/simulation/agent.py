@@ -5,11 +5,12 @@ its adoption of what an earlier life left, its journal of intents, its pending e
 are the product's own.
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation.agent_stand_ins import Intents, Signal
 from tests.simulation.messages import (
     Beaten,
     HeartbeatCall,
@@ -30,7 +31,6 @@ from tests.simulation.settings import (
     CHORES_EVERY_S,
     GIVE_BACK_AFTER_S,
     KILL_GRACE_S,
-    LEASE,
     RETRY_BASE_S,
     RETRY_CEILING_S,
 )
@@ -41,6 +41,7 @@ from tests.simulation.world import Process
 from windlass_agent.core.attempt_phases import PendingEvents
 from windlass_agent.core.backoff import Backoff
 from windlass_agent.core.prefetch import PrefetchLimits
+from windlass_agent.core.quiet import LOOKS_PER_INTERVAL, QuietState, may_leave_out
 from windlass_agent.core.slots import HandOverLimits
 from windlass_agent.link.lease_watch import LeaseWatch
 from windlass_agent.runner.adoption import take_over
@@ -48,7 +49,6 @@ from windlass_agent.runner.attempt_runner import AttemptRunner
 from windlass_agent.runner.slot_inventory import SlotInventory
 from windlass_agent.runner.start_queue import QueueSettings, StartQueue
 from windlass_agent.runner.task_template import TaskTemplates
-from windlass_agent.spool.intents import IntentJournal, SharedPart
 from windlass_proto import failpoints
 from windlass_proto.errors import Denied, SessionLost, Unavailable, WindlassError
 from windlass_proto.model.assignments import SessionRef
@@ -81,51 +81,6 @@ _VARIABLES = NodeVariables(
 )
 
 
-class Signal:
-    """Stands where the runner has an event that a loop waits for."""
-
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell = tell
-
-    def set(self) -> None:
-        self._tell()
-
-    def clear(self) -> None:
-        """Nobody waits."""
-
-
-class Intents:
-    """The real journal of intents; the ledger knows what is on disk, whatever happens after the write."""
-
-    def __init__(self, node: "Node") -> None:
-        self._node = node
-        self._journal = IntentJournal(node.disk.intents, compact_bytes=4096)
-
-    @property
-    def live(self) -> dict[AttemptRef, SharedPart]:
-        return dict(self._journal.live)
-
-    @property
-    def gpus(self) -> dict[AttemptRef, tuple[str, ...]]:
-        return dict(self._journal.gpus)
-
-    def give_gpus(self, ref: AttemptRef, gpus: Sequence[str]) -> None:
-        self._journal.give_gpus(ref, gpus)
-
-    def assign(self, shared: SharedPart, refs: Sequence[AttemptRef]) -> None:
-        self._node.ledger.intent_written(self._node, refs)
-        self._journal.assign(shared, refs)
-
-    def forget(self, refs: Iterable[AttemptRef]) -> None:
-        gone = list(refs)
-        for ref in gone:
-            self._node.ledger.attempt_let_go(self._node, ref)
-        self._journal.forget(gone)
-
-    def close(self) -> None:
-        self._journal.close()
-
-
 class Agent(Process):
     """One agent process after the other, on one node."""
 
@@ -155,6 +110,8 @@ class Agent(Process):
         self._polling_want = -1
         self._poll_seq = self._losses = self._beat_failures = 0
         self._audit: tuple[AttemptRef, ...] = ()
+        self._has_beaten, self._answered_at_s = False, 0.0
+        self._poll_sent_at_s, self._hears_nothing = 0.0, False
         self._watch = LeaseWatch(clock=self.boot_s)
         self._leaving = ""
         self.intents = Intents(self.node)
@@ -254,14 +211,23 @@ class Agent(Process):
         except SessionLost as overslept:
             self.after(0.0, partial(on_error, overslept))
             return
+
+        def replied(reply: Any) -> None:
+            self._hears_nothing = False
+            on_reply(reply)
+
+        def failed(error: WindlassError) -> None:
+            self._hears_nothing = isinstance(error, Unavailable)
+            on_error(error)
+
         self._calls[method] = self.network.call(
             self,
             self.node.path,
             method,
             request,
             timeout_s=timeout_s,
-            on_reply=on_reply,
-            on_error=on_error,
+            on_reply=replied,
+            on_error=failed,
         )
 
     def _persist(
@@ -272,9 +238,15 @@ class Agent(Process):
         *,
         failures: int = 0,
         timeout_s: float = CALL_TIMEOUT_S,
+        on_send: Callable[[], None] = lambda: None,
+        is_wanted: Callable[[], bool] = lambda: True,
     ) -> None:
-        """The same request again and again while the coordinator cannot be reached, in this session."""
+        """The same request again and again while the coordinator cannot be reached, in this session, unless
+        it is abandoned meanwhile."""
+        if not is_wanted():
+            return
         turn = self._turn
+        on_send()
 
         def failed(error: WindlassError) -> None:
             if turn != self._turn:
@@ -284,7 +256,14 @@ class Agent(Process):
                 return
             assert isinstance(error, Unavailable), f"{method} of {self.name} was refused: {error}"
             again = partial(
-                self._persist, method, request, on_reply, failures=failures + 1, timeout_s=timeout_s
+                self._persist,
+                method,
+                request,
+                on_reply,
+                failures=failures + 1,
+                timeout_s=timeout_s,
+                on_send=on_send,
+                is_wanted=is_wanted,
             )
             self.after(self.pause_s(failures + 1), self._in_turn(again))
 
@@ -355,6 +334,7 @@ class Agent(Process):
         self._turn += 1
         assert identity.node_id is not None
         self.session = SessionRef(node_id=identity.node_id, node_epoch=reply.epoch, nonce=reply.nonce)
+        self._has_beaten = False
         self._lease_s = reply.timing.lease.total_seconds()
         self._opened_at_s = self.boot_s()
         self._poll_seq, self._polling_want = 0, -1
@@ -400,7 +380,24 @@ class Agent(Process):
     # Heartbeats
 
     def _beat_later(self) -> None:
-        self.after(self._watch.lease.pause_s(jitter=self.world.rng.random()), self._in_turn(self._beat))
+        pause_s = self._watch.lease.pause_s(jitter=self.world.rng.random())
+        self.after(pause_s, self._in_turn(lambda: self._beat_if_due(pause_s)))
+
+    def _beat_if_due(self, pause_s: float) -> None:
+        if not may_leave_out(self._quiet_state()):
+            self._beat()
+            return
+        self.after(pause_s / LOOKS_PER_INTERVAL, self._in_turn(lambda: self._beat_if_due(pause_s)))
+
+    def _quiet_state(self) -> QuietState:
+        return QuietState(
+            timing=self._watch.timing.quiet,
+            is_empty=self.runner.is_empty,
+            is_answered=not self._hears_nothing,
+            is_leased=not self._watch.is_expired,
+            has_news=bool(self._audit) or not self._has_beaten,
+            silent_for_s=self.boot_s() - self._answered_at_s,
+        )
 
     def _beat(self) -> None:
         assert self.session is not None
@@ -429,7 +426,7 @@ class Agent(Process):
     def _beaten(self, reply: Beaten, sent_at_s: float) -> None:
         self._beat_failures = 0
         self._watch.renewed(self.runner, reply.timing, sent_at_s=sent_at_s)
-        self.runner.resume()
+        self._has_beaten, self._answered_at_s = True, self.boot_s()
         self._audit = reply.audit
         if reply.stops:
             self.world.note("told to stop", self.name, reply.stops)
@@ -466,14 +463,32 @@ class Agent(Process):
         self._is_poll_due = False
         self._poll_seq += 1
         self._polling_want = self.runner.demand().want
+        is_empty, timing = self.runner.is_empty, self._watch.timing
+        assert timing.quiet is not None
+        wait = timing.quiet.poll_wait if is_empty else timing.poll_wait
         request = PollCall(
-            node_key=self.node_key, session=self.session, poll_seq=self._poll_seq, want=self._polling_want
+            node_key=self.node_key,
+            session=self.session,
+            poll_seq=self._poll_seq,
+            want=self._polling_want,
+            wait=wait,
+            is_empty=is_empty,
         )
-        wait_s = LEASE.poll_wait.total_seconds()
-        self._persist("Poll", request, self._polled, timeout_s=wait_s + CALL_TIMEOUT_S)
+        self._persist(
+            "Poll",
+            request,
+            self._polled,
+            timeout_s=wait.total_seconds() + CALL_TIMEOUT_S,
+            on_send=self._note_poll_sent,
+            is_wanted=lambda: request.poll_seq == self._poll_seq and self._polling_want >= 0,
+        )
+
+    def _note_poll_sent(self) -> None:
+        self._poll_sent_at_s = self.boot_s()
 
     def _polled(self, reply: Polled) -> None:
         self._polling_want = -1
+        self._watch.renewed(self.runner, reply.timing or self._watch.timing, sent_at_s=self._poll_sent_at_s)
         if reply.batches:
             self.runner.accept(reply.batches)
             failpoints.reach("agent.poll.after_accept")
@@ -483,6 +498,10 @@ class Agent(Process):
         self._poll_soon()
 
     # Reports
+
+    @property
+    def has_told_all(self) -> bool:
+        return not self._pending and not self._reporting
 
     def tell(self, ref: AttemptRef, what: Happening) -> None:
         self._pending.add(ref, what)

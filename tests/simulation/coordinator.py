@@ -39,7 +39,12 @@ from windlass_coordinator.core.records import Claimed, ClusterKey, NodeView
 from windlass_coordinator.engine import nodes, steer
 from windlass_coordinator.engine.fleet import Fleet
 from windlass_coordinator.engine.last_looks import LastLooks
-from windlass_coordinator.engine.nodes import attempts_to_audit, attempts_to_end, settle_missing
+from windlass_coordinator.engine.nodes import (
+    attempts_to_audit,
+    attempts_to_end,
+    settle_missing,
+    settle_never_arrived,
+)
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
 from windlass_coordinator.engine.report import report
 from windlass_coordinator.engine.revoke import release
@@ -308,12 +313,15 @@ class Coordinator(Process):
             poll_seq=request.poll_seq,
             want=request.want,
             reply=Promise(),  # type: ignore[arg-type]  # all that is asked of the future
+            is_empty=request.is_empty,
             may_repeat=may_repeat,
             told_stops=self._told_stops.get(node_key, frozenset()),
         )
 
         def look(tx: Transaction) -> Sequence[Claimed]:
             node = current_node(tx, node_key, request.session)
+            if request.is_empty:
+                settle_never_arrived(tx, node, poll_seq=poll.poll_seq, rules=self.rules, now=self.wall())
             return tx.leased_by_poll(node, poll_seq=poll.poll_seq) if poll.may_repeat else ()
 
         def nudge(tx: Transaction) -> Sequence[Claimed]:
@@ -329,9 +337,10 @@ class Coordinator(Process):
         answer = partial(self._answer_poll, node_key, connection)
 
         def nudged(earlier: Sequence[Claimed]) -> None:
+            self.fleet.hear_poll(node_key)
             if not earlier:
                 poll.reply.then(answer)  # type: ignore[attr-defined]  # a Promise
-                self._wait(poll, look_again, refused)
+                self._wait(poll, request.wait, look_again, refused)
             elif self.parked.withdraw(poll):
                 answer(PollAnswer(claimed=earlier))
             else:
@@ -351,6 +360,7 @@ class Coordinator(Process):
     def _wait(
         self,
         poll: ParkedPoll,
+        asked: timedelta,
         look_again: Callable[[], None],
         refused: Callable[[WindlassError], None],
     ) -> None:
@@ -369,7 +379,7 @@ class Coordinator(Process):
                 poll.answer(PollAnswer())
 
         longest = self.fleet.timing().poll_wait
-        wait = poll_wait(longest, asked=None, poll_seq=poll.poll_seq, jitter=self.rules.jitter())
+        wait = poll_wait(longest, asked=asked, poll_seq=poll.poll_seq, jitter=self.rules.jitter())
         self.after(wait.total_seconds(), timed_out)
 
     def _answer_poll(self, node_key: NodeKey, connection: Connection, answer: PollAnswer) -> None:
@@ -378,7 +388,8 @@ class Coordinator(Process):
         if answer.stops:
             self._told_stops[node_key] = frozenset(answer.stops)
         batches = tuple(batch_of(claimed) for claimed in answer.claimed)
-        connection.reply(Polled(batches=batches, stops=tuple(answer.stops)))
+        timing = self.fleet.news_for(node_key)
+        connection.reply(Polled(batches=batches, stops=tuple(answer.stops), timing=timing))
 
     def _report(self, request: ReportCall, connection: Connection) -> None:
         def verb(tx: Transaction) -> list[EventVerdict]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
 
+_NOBODYS_STATES = ("JOINING", "GONE", "DELETED")
 _ENDED = "('SUCCEEDED', 'FAILED', 'STOPPED')"
 
 
@@ -31,6 +32,10 @@ def why_not_quiet(simulation: "Simulation") -> str:
         found = rows(query)
         if found:
             return f"{what} {found[:5]}"
+    identities = {node.disk.identity.node_key for node in simulation.nodes}
+    for node_key, name, state in rows("SELECT node_key, name, state FROM nodes"):
+        if node_key not in identities and state not in _NOBODYS_STATES:
+            return f"L7: the machine of {name} ({node_key}) was wiped, and its node is taken for {state}"
     for node in simulation.nodes:
         why = _why_not_given_up(node, rows) if node.is_gone else _why_not_at_rest(node)
         if why:

@@ -1,6 +1,7 @@
 """What travels in the simulated network: the agent protocol as values; the wire form has its own tests."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from windlass_proto.model.assignments import AssignmentBatch, InventoryItem, SessionRef, Timing, VerdictItem
 from windlass_proto.model.events import AttemptEvent
@@ -55,12 +56,15 @@ class NodeCall:
 class PollCall(NodeCall):
     poll_seq: int
     want: int
+    wait: timedelta
+    is_empty: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Polled:
     batches: tuple[AssignmentBatch, ...]
     stops: tuple[AttemptRef, ...]
+    timing: Timing | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

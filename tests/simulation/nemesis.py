@@ -62,17 +62,17 @@ class Backup:
 
 
 class Nemesis:
-    def __init__(self, simulation: "Simulation", only: tuple[str, ...]) -> None:
-        """`only`: these faults and no failpoints; empty = as chance has it."""
+    def __init__(self, simulation: "Simulation", only: tuple[str, ...] | None) -> None:
+        """`only`: these faults and no failpoints; None = as chance has it."""
         self._sim = simulation
         self._world, self._rng = simulation.world, simulation.world.rng
         self._is_over = False
         self._backup: Backup | None = None
-        self._kills = {} if only else self._choose_failpoints()
+        self._kills = self._choose_failpoints() if only is None else {}
         self._world.kill_probability = lambda name: self._kills.get(name, 0.0)
         faults = [fault for fault in self._faults() if self._rng.random() < 0.4]
         self._mean_s = self._rng.choice((1.0, 3.0, 8.0))
-        if only:
+        if only is not None:
             faults, self._mean_s = [getattr(self, name) for name in only], self._rng.choice((1.0, 8.0))
         self._faults_chosen = faults
         self._world.note(

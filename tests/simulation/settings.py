@@ -14,6 +14,7 @@ LEASE = LeasePolicy(
     accept_deadline=timedelta(seconds=20),
     forget_after=timedelta(seconds=90),
     poll_wait=timedelta(seconds=8),
+    quiet_interval=timedelta(seconds=15),
 )
 RETRY = RetryPolicy(
     base=timedelta(seconds=0.5),

@@ -48,7 +48,9 @@ class Outcome:
 
 
 class Simulation:
-    def __init__(self, seed: int, root: Path, coverage: Coverage, only: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, seed: int, root: Path, coverage: Coverage, only: tuple[str, ...] | None = None
+    ) -> None:
         self.world = World(Random(seed))
         rng = self.world.rng
         self.network = Network(self.world)
@@ -195,7 +197,7 @@ class Simulation:
         self.coordinator.store.close()
 
 
-def run_seed(seed: int, *, only: tuple[str, ...] = (), trace_lines: int = 150) -> Outcome:
+def run_seed(seed: int, *, only: tuple[str, ...] | None = None, trace_lines: int = 150) -> Outcome:
     """The whole of one seed; a failure is in the outcome. `only`: with these faults, see `Nemesis`."""
     coverage = Coverage()
     with _quiet(), _directory() as root, observed(coverage):

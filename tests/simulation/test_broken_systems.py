@@ -12,6 +12,7 @@ from tests.simulation.simulation import Outcome, run_seed
 from tests.support.builders import exits
 from windlass_agent.core.attempt_phases import PendingEvents
 from windlass_agent.runner.attempt_course import AttemptCourse
+from windlass_agent.runner.attempt_runner import AttemptRunner
 from windlass_agent.runner.attempt_table import AttemptTable
 from windlass_coordinator.core.leases import LeasePolicy
 from windlass_coordinator.engine import fleet, report, session, settle
@@ -29,9 +30,9 @@ _BAD_LINES = ("partition", "be_slow", "be_lossy")
 
 
 def first_failure(*only: str, seeds: int = SEEDS) -> str:
-    """Of runs with these faults."""
+    """Of runs with these faults, or with any."""
     for seed in range(seeds):
-        outcome = run_seed(seed, only=only, trace_lines=1)
+        outcome = run_seed(seed, only=only or None, trace_lines=1)
         if outcome.failure:
             return outcome.failure
     pytest.fail(f"{seeds} runs, and nobody noticed")
@@ -113,6 +114,34 @@ def test_an_agent_that_tells_nothing_twice_is_found(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(PendingEvents, "put_back", lambda *_: None)
     monkeypatch.setattr(AttemptTable, "tell_again", lambda *_: None)
     assert "not over" in first_failure("pause_agent", "partition")
+
+
+def test_an_agent_that_says_it_has_nothing_when_it_has_something_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(AttemptRunner, "is_empty", True)
+    assert first_failure()
+
+
+def test_without_faults_no_node_is_taken_for_silent() -> None:
+    assert silences() == 0
+
+
+def test_polls_that_are_no_sign_of_life_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet.Fleet, "hear_poll", lambda *_: None)
+    assert silences() > 0
+
+
+def silences() -> int:
+    """Of nodes in runs in which nothing goes wrong."""
+    outcomes = [run_seed(seed, only=(), trace_lines=1) for seed in range(5)]
+    assert [one.failure for one in outcomes if one.failure] == []
+    return sum(
+        count
+        for one in outcomes
+        for (kind, before, event), count in one.coverage.pairs.items()
+        if (kind, before) == ("node", "READY") and event.endswith("-> SILENT")
+    )
 
 
 def test_submits_that_are_not_remembered_by_their_key_are_found(monkeypatch: pytest.MonkeyPatch) -> None:

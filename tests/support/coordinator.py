@@ -409,6 +409,19 @@ class InMemoryCoordinator(AbstractContextManager["InMemoryCoordinator"]):
             )
         )
 
+    def poll_empty(self, machine: Machine) -> None:
+        """Its next poll, which says that it has nothing; it gets nothing either."""
+        machine.poll_seq += 1
+        self.run(
+            lambda tx: nodes.settle_never_arrived(
+                tx,
+                current_node(tx, machine.key, machine.session),
+                poll_seq=machine.poll_seq,
+                rules=self.rules,
+                now=self.now,
+            )
+        )
+
     # -- time alone
 
     def ready_due(self) -> datetime | None:

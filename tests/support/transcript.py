@@ -239,14 +239,19 @@ class SpokenAgent:
             self.epoch, self.nonce, self.poll_seq = reply.node_epoch, reply.nonce, 0
         return reply
 
-    def poll_request(self, *, want: int = 2, wait_s: int = 20, again: bool = False) -> wire.PollRequest:
+    def poll_request(
+        self, *, want: int = 2, wait_s: int = 20, again: bool = False, is_empty: bool = False
+    ) -> wire.PollRequest:
         self.poll_seq += not again
-        request = wire.PollRequest(session=self.session, poll_seq=self.poll_seq, want=want)
+        request = wire.PollRequest(session=self.session, poll_seq=self.poll_seq, want=want, is_empty=is_empty)
         request.wait.seconds = wait_s
         return request
 
-    async def poll(self, *, want: int = 2, wait_s: int = 20, again: bool = False) -> list[wire.AttemptRef]:
-        reply = await self.say("Poll", self.poll_request(want=want, wait_s=wait_s, again=again))
+    async def poll(
+        self, *, want: int = 2, wait_s: int = 20, again: bool = False, is_empty: bool = False
+    ) -> list[wire.AttemptRef]:
+        request = self.poll_request(want=want, wait_s=wait_s, again=again, is_empty=is_empty)
+        reply = await self.say("Poll", request)
         return list(refs_of(reply)) if reply is not None else []
 
     def begin_poll(self, *, want: int = 2) -> Waiting:

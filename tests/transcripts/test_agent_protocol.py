@@ -73,6 +73,18 @@ async def test_a_lost_reply_to_a_poll_is_said_again(transcript: Transcript, agen
     await agent.poll()
 
 
+async def test_what_an_empty_node_was_given_comes_back_with_its_next_poll(
+    transcript: Transcript, agent: SpokenAgent
+) -> None:
+    job = await transcript.submit()
+    (lost,) = await agent.poll()
+    transcript.note("The reply is lost on its way, and the agent does not repeat the poll.")
+    (again,) = await agent.poll(is_empty=True)
+    assert (again.index, again.attempt) == (lost.index, 2)
+    await agent.report((again, exited(0)))
+    await transcript.note_job(job)
+
+
 async def test_an_agent_that_restarts_lists_what_it_has(transcript: Transcript, agent: SpokenAgent) -> None:
     job = await transcript.submit(instances=4)
     first, second, third, fourth = await agent.poll(want=4)

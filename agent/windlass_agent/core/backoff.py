@@ -4,7 +4,7 @@ Full jitter spreads the agents of a large installation evenly after a coordinato
 slightly varied pause makes them come back in waves.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 
@@ -14,6 +14,10 @@ class Backoff:
     """Upper bound of the first pause."""
     ceiling: timedelta = timedelta(seconds=15)
     """Upper bound of every pause: a restarted coordinator is found within this time."""
+
+    def within(self, spread: timedelta) -> "Backoff":
+        """With pauses of up to `spread` from the first on: for callers that all failed at once."""
+        return replace(self, base=max(self.base, spread), ceiling=max(self.ceiling, spread))
 
     def delay(self, failures: int, *, jitter: float) -> timedelta:
         """The pause after the given number of failures in a row; `jitter` is random in [0, 1)."""

@@ -146,10 +146,15 @@ class Caller:
         credential: Callable[[], str],
         check: Callable[[], None],
         renew: Callable[[], Awaitable[None]],
+        reconnect_within: Callable[[], timedelta] = timedelta,
     ) -> None:
         """`check` is asked before each call; it raises SessionLost when none may be made. `renew` makes new
-        connections when the old ones do not answer any more."""
+        connections when the old ones do not answer any more. `reconnect_within` tells over how long those
+        spread out who have lost the coordinator."""
         self._renew = renew
+        self._reconnect_within = reconnect_within
+        self.hears_nothing = False
+        """The last call was not answered in time, which is no failure of the connection that one sees."""
         self._unanswered = 0
         self._under_way: set[object] = set()
         self._backoff = backoff
@@ -222,10 +227,13 @@ class Caller:
         request: Request,
         *,
         timeout_s: float,
+        on_send: Callable[[], None] = lambda: None,
     ) -> Reply:
-        """The same request again and again while the coordinator cannot be reached."""
+        """The same request again and again while the coordinator cannot be reached; `on_send` hears of each
+        time."""
         failures = 0
         while True:
+            on_send()
             try:
                 return await self.once(method, request, timeout_s=timeout_s)
             except Unavailable as problem:
@@ -236,7 +244,8 @@ class Caller:
 
     def _note(self, error: WindlassError | None) -> None:
         """People hear once that the coordinator is gone, and once that it is back."""
-        is_reached = not isinstance(error, Unavailable) or isinstance(error, Overloaded | NoRoom)
+        self.hears_nothing = isinstance(error, NoAnswer)
+        is_reached = not _is_out_of_reach(error)
         if is_reached != self._is_reached:
             self._is_reached = is_reached
             if is_reached:
@@ -247,10 +256,16 @@ class Caller:
     async def pause(self, failures: int, problem: WindlassError | None = None) -> None:
         """Not shorter than the coordinator asked for, and jitter on top: others were asked the same."""
         jitter = random.random()
-        delay = self._backoff.delay(failures, jitter=jitter)
+        spread = self._reconnect_within() if _is_out_of_reach(problem) else timedelta(0)
+        delay = self._backoff.within(spread).delay(failures, jitter=jitter)
         if isinstance(problem, Overloaded):
             delay = max(delay, problem.retry_after * (1 + jitter))
         await asyncio.sleep(delay.total_seconds())
+
+
+def _is_out_of_reach(problem: WindlassError | None) -> bool:
+    """For others perhaps as well; who was answered knows better when to come again."""
+    return isinstance(problem, Unavailable) and not isinstance(problem, Overloaded | NoRoom)
 
 
 def translated(problem: grpc.aio.AioRpcError) -> WindlassError:

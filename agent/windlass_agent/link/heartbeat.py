@@ -7,6 +7,7 @@ from collections.abc import Callable
 import structlog
 
 from windlass_agent.core.intake import Intake
+from windlass_agent.core.quiet import LOOKS_PER_INTERVAL, QuietState, may_leave_out
 from windlass_agent.link.channel import Caller, Channels
 from windlass_agent.link.lease_watch import LeaseWatch
 from windlass_agent.link.work import Work
@@ -40,6 +41,9 @@ class Heartbeat:
         self._seq = 0
         self._failures = 0
         self._has_told_expiry = False
+        self._told_trouble: tuple[str, int] | None = None
+        """What keeps the node from its work, as the coordinator has it; None = nobody knows."""
+        self._answered_at_s = 0.0
         self._audit: list[AttemptRef] = []
         """Attempts that the coordinator asked for in its last reply."""
 
@@ -47,18 +51,41 @@ class Heartbeat:
         """Returns when the session is lost."""
         self._seq = 0
         self._audit.clear()
+        self._told_trouble = None
         while True:
-            await asyncio.sleep(self._watch.lease.pause_s(jitter=random.random()))
+            await self._until_due()
             try:
                 await self._beat(session)
             except (SessionLost, Denied):
                 return
 
+    async def _until_due(self) -> None:
+        """The usual pause; for a quiet node until there is a reason (`core.quiet`)."""
+        pause_s = self._watch.lease.pause_s(jitter=random.random())
+        await asyncio.sleep(pause_s)
+        while True:
+            if not may_leave_out(self._quiet_state()):
+                return
+            await asyncio.sleep(pause_s / LOOKS_PER_INTERVAL)
+
+    def _quiet_state(self) -> QuietState:
+        return QuietState(
+            timing=self._watch.timing.quiet,
+            is_empty=self._work.is_empty,
+            is_answered=not self._caller.hears_nothing,
+            is_leased=not self._watch.is_expired,
+            has_news=bool(self._audit) or self._trouble() != self._told_trouble,
+            silent_for_s=self._clock() - self._answered_at_s,
+        )
+
+    def _trouble(self) -> tuple[str, int]:
+        return self._intake.why_closed, self._work.stuck_slots
+
     async def _beat(self, session: SessionRef) -> None:
         """One heartbeat, tried again until it is answered."""
         self._seq += 1
         while True:
-            request = self._request(session)
+            trouble, request = self._trouble(), self._request(session)
             sent_at_s = self._clock()
             try:
                 reply = await self._caller.lifeline(
@@ -73,7 +100,7 @@ class Heartbeat:
                 continue
             self._failures = 0
             self._watch.renewed(self._work, convert.timing_from_wire(reply.timing), sent_at_s=sent_at_s)
-            self._work.resume()
+            self._told_trouble, self._answered_at_s = trouble, self._clock()
             self._apply(reply)
             return
 

@@ -7,6 +7,7 @@ OpenSession, whose answer says what may go on.
 
 import asyncio
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Protocol
 
 import structlog
@@ -30,11 +31,14 @@ class Leased(Protocol):
 
     def suspend(self) -> None: ...
 
+    def resume(self) -> None: ...
+
 
 class LeaseWatch:
     def __init__(self, *, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._lease: LeaseClock | None = None
+        self._timing: Timing | None = None
         self._seen_s = clock()
         self._has_overslept = False
 
@@ -45,12 +49,25 @@ class LeaseWatch:
         return self._lease
 
     @property
+    def timing(self) -> Timing:
+        """What the coordinator told last."""
+        if self._timing is None:
+            raise SessionLost("there was no session yet")
+        return self._timing
+
+    @property
+    def reconnect_within(self) -> timedelta:
+        """See Timing; also between sessions."""
+        return self._timing.reconnect_within if self._timing is not None else timedelta(0)
+
+    @property
     def is_expired(self) -> bool:
         return self._lease is None or self._lease.is_expired(self._clock())
 
     def opened(self, work: Leased, timing: Timing, *, sent_at_s: float) -> None:
         """The lease counts from the moment OpenSession was sent."""
         self._seen_s, self._has_overslept = self._clock(), False
+        self._timing = timing
         self._lease = LeaseClock(
             interval_s=timing.heartbeat_interval.total_seconds(),
             lease_s=timing.lease.total_seconds(),
@@ -59,14 +76,19 @@ class LeaseWatch:
         self._tell(work, timing)
 
     def renewed(self, work: Leased, timing: Timing, *, sent_at_s: float) -> None:
-        """By a heartbeat that was sent then."""
+        """By a heartbeat or a poll that was sent then; when that is too long ago nothing new starts."""
         before = self.lease
+        self._timing = timing
         self._lease = before.acknowledged(
             sent_at_s=sent_at_s,
             interval_s=timing.heartbeat_interval.total_seconds() or before.interval_s,
             lease_s=timing.lease.total_seconds() or before.lease_s,
         )
         self._tell(work, timing)
+        if self.is_expired:
+            work.suspend()
+        else:
+            work.resume()
 
     def closed(self) -> None:
         self._lease = None

@@ -6,7 +6,7 @@ as there is room again, which loses nothing: commands come with heartbeats too.
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 
 import structlog
@@ -14,6 +14,7 @@ import structlog
 from windlass_agent.core.intake import Intake, Obstacle
 from windlass_agent.core.prefetch import Demand
 from windlass_agent.link.channel import Caller, Channels
+from windlass_agent.link.lease_watch import LeaseWatch
 from windlass_agent.link.work import Work
 from windlass_proto import convert
 from windlass_proto.errors import Denied, SessionLost
@@ -39,23 +40,27 @@ class Poller:
         caller: Caller,
         work: Work,
         intake: Intake,
+        watch: LeaseWatch,
         *,
         wait: timedelta,
         timeout_s: float,
+        clock: Callable[[], float],
     ) -> None:
+        """`wait` is this agent's own limit of parking."""
         self._channels, self._caller, self._work, self._intake = channels, caller, work, intake
+        self._watch, self._clock = watch, clock
         self._wait, self._timeout_s = wait, timeout_s
+        self._sent_at_s = 0.0
         self._seq = 0
         self._refusals = 0
 
-    async def serve(self, session: SessionRef, *, wait: timedelta) -> None:
-        """Returns when the session is lost. `wait` is the coordinator's own limit of parking."""
+    async def serve(self, session: SessionRef) -> None:
+        """Returns when the session is lost."""
         self._seq = 0
-        limit = min(wait, self._wait) if wait > timedelta(0) else self._wait
         try:
             while True:
                 want = await self._choose_want()
-                reply = await self._poll(session, want, limit)
+                reply = await self._poll(session, want)
                 if reply is not None:
                     await self._apply(reply)
                     await self._start_first(reply, want)
@@ -80,20 +85,34 @@ class Poller:
     def _demand(self) -> Demand:
         return self._work.demand() if self._intake.is_open else _NO_DEMAND
 
-    async def _poll(self, session: SessionRef, want: int, wait: timedelta) -> wire.PollReply | None:
+    async def _poll(self, session: SessionRef, want: int) -> wire.PollReply | None:
         """None when it was abandoned. A retry after a transport error has the same number."""
         self._seq += 1
+        is_empty = self._work.is_empty
+        wait = self._longest_wait(is_empty=is_empty)
         request = wire.PollRequest(
             session=convert.session_ref_to_wire(session),
             poll_seq=self._seq,
             want=want,
             wait=convert.duration_to_wire(wait),
+            is_empty=is_empty,
         )
         timeout_s = wait.total_seconds() + self._timeout_s
-        call = self._caller.persist(self._channels.control.Poll, request, timeout_s=timeout_s)
+        call = self._caller.persist(
+            self._channels.control.Poll, request, timeout_s=timeout_s, on_send=self._note_sent
+        )
         if want > 0:
             return await call
         return await self._until_demand(call)
+
+    def _note_sent(self) -> None:
+        self._sent_at_s = self._clock()
+
+    def _longest_wait(self, *, is_empty: bool) -> timedelta:
+        """By the coordinator's timing and the own setting; an empty node's polls stand for heartbeats."""
+        timing = self._watch.timing
+        told = timing.quiet.poll_wait if timing.quiet is not None and is_empty else timing.poll_wait
+        return min(told, self._wait) if told > timedelta(0) else self._wait
 
     async def _until_demand(self, call: Coroutine[None, None, wire.PollReply]) -> wire.PollReply | None:
         async with asyncio.TaskGroup() as group:
@@ -123,6 +142,7 @@ class Poller:
         await asyncio.sleep(_BREATH_S if 0 < came < want else 0.0)
 
     async def _apply(self, reply: wire.PollReply) -> None:
+        self._renew_lease(reply)
         if reply.batches:
             self._take([convert.assignment_batch_from_wire(batch) for batch in reply.batches])
         if reply.stops:
@@ -131,6 +151,12 @@ class Poller:
         if reply.go_away:
             log.info("coordinator.leaving")
             await self._caller.pause(self._refusals)
+
+    def _renew_lease(self, reply: wire.PollReply) -> None:
+        """Before anything of it is started. Old coordinators do not take a poll for a sign of life."""
+        timing = convert.timing_from_wire(reply.timing) if reply.HasField("timing") else self._watch.timing
+        if timing.quiet is not None:
+            self._watch.renewed(self._work, timing, sent_at_s=self._sent_at_s)
 
     def _take(self, batches: Sequence[AssignmentBatch]) -> None:
         """What comes although nothing is wanted any more was asked for before that."""

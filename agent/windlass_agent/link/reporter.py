@@ -42,6 +42,7 @@ class Reporter:
         self._channels, self._caller, self._clock = channels, caller, clock
         self._coalesce_s, self._most, self._timeout_s = coalesce_s, most, timeout_s
         self._pending = PendingEvents()
+        self._is_reporting = False
         self._wake = asyncio.Event()
         self._oldest_s = 0.0
         self._work: Work | None = None
@@ -49,6 +50,10 @@ class Reporter:
     def attach(self, work: Work) -> None:
         """`work` both tells and is told: it cannot exist before the reporter."""
         self._work = work
+
+    @property
+    def has_told_all(self) -> bool:
+        return not self._pending and not self._is_reporting
 
     def tell(self, ref: AttemptRef, what: Happening) -> None:
         if not self._pending:
@@ -68,6 +73,7 @@ class Reporter:
             await self._due()
             events = self._take()
             self._oldest_s = self._clock()
+            self._is_reporting = True
             answered = False
             try:
                 reply = await self._report(session, events)
@@ -77,6 +83,7 @@ class Reporter:
             finally:
                 if not answered:
                     self._pending.put_back(events)
+                self._is_reporting = False
             self._apply(events, reply)
 
     def _take(self) -> Sequence[AttemptEvent]:

@@ -26,6 +26,10 @@ class Work(Protocol):
     def stuck_slots(self) -> int:
         """Slots that cannot be used, because processes in them could not be ended."""
 
+    @property
+    def is_empty(self) -> bool:
+        """No attempt is here in any phase, and nothing is to be told or given back of those that were."""
+
     def lacks(self, refs: Iterable[AttemptRef]) -> list[AttemptRef]:
         """Those that are not here in any phase; assignments of theirs on the way are too late."""
 

@@ -93,6 +93,10 @@ class AttemptRunner:
         """Slots that cannot be used, because processes in them could not be ended."""
         return self._queue.withheld
 
+    @property
+    def is_empty(self) -> bool:
+        return len(self._table) == 0 and not self._departures.is_releasing and self._events.has_told_all
+
     def demand(self) -> Demand:
         if self._is_suspended or self._interruption.is_leaving:
             return Demand(want=0, is_urgent=False)

@@ -36,6 +36,11 @@ class Departures:
     def is_refused(self, ref: AttemptRef) -> bool:
         return ref in self._refused
 
+    @property
+    def is_releasing(self) -> bool:
+        """Something waits to be given back."""
+        return bool(self._releasing)
+
     def to_release(self, limit: int) -> list[AttemptRef]:
         return list(islice(self._releasing, limit))
 

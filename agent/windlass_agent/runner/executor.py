@@ -73,6 +73,10 @@ class LogSink(Protocol):
 class EventSink(Protocol):
     """Who tells the coordinator."""
 
+    @property
+    def has_told_all(self) -> bool:
+        """And was answered."""
+
     def tell(self, ref: AttemptRef, what: Happening) -> None: ...
 
     def drop(self, ref: AttemptRef) -> None: ...

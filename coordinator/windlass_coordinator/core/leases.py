@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
+from windlass_proto.model.assignments import QuietTiming, Timing
 from windlass_proto.model.specs import DisconnectPolicy
 
 _FIRST_POLL = 1
+_QUIET_POLL = 0.45
+"""Of a lease: its reply renews the lease from its sending, and the reply to the next one is in time yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +20,10 @@ class LeasePolicy:
     shortest_interval: timedelta = timedelta(seconds=5)
     longest_interval: timedelta = timedelta(seconds=60)
     shortest_lease: timedelta = timedelta(seconds=15)
+    quiet_interval: timedelta = timedelta(minutes=5)
+    """From one heartbeat to the next of a node that has no attempt; its polls show that it lives."""
+    returns_per_s: float = 500.0
+    """Nodes that are to come back in a second when all have lost the coordinator."""
     replace_after: timedelta = timedelta(minutes=5)
     """Silence after which a node's attempts are given to others, when their tasks say keep_going."""
     kill_grace: timedelta = timedelta(seconds=30)
@@ -51,6 +58,23 @@ def poll_wait(longest: timedelta, *, asked: timedelta | None, poll_seq: int, jit
 def lease_ttl(policy: LeasePolicy, *, interval: timedelta) -> timedelta:
     """Three intervals, but not less than the shortest lease."""
     return max(policy.shortest_lease, 3 * interval)
+
+
+def timing_for(policy: LeasePolicy, *, nodes: int) -> Timing:
+    """What the agents of a fleet of this size are told to keep to."""
+    interval = heartbeat_interval(policy, nodes=nodes)
+    lease = lease_ttl(policy, interval=interval)
+    return Timing(
+        heartbeat_interval=interval,
+        lease=lease,
+        poll_wait=policy.poll_wait,
+        kill_grace=policy.kill_grace,
+        # A fleet that comes back within a second needs no order.
+        reconnect_within=timedelta(seconds=nodes // policy.returns_per_s),
+        quiet=QuietTiming(
+            poll_wait=min(policy.poll_wait, _QUIET_POLL * lease), interval=policy.quiet_interval
+        ),
+    )
 
 
 def tolerance(duration: timedelta) -> timedelta:

@@ -31,6 +31,9 @@ class OverloadLimits:
     """To the gRPC port; also bounded by the open files that the system allows."""
     strangers: int = 1000
     """Connections over which nothing with a valid credential has come yet; the oldest of more are closed."""
+    unread_calls: int = 16_000
+    """That have arrived and that nobody has looked at yet: a fleet that comes back at once. Of more some are
+    ended unread, without being told when to come again; of twice as many all."""
     calls_per_connection: int = 1000
     """Open at once over one connection; what is beyond waits at the sender."""
     offences_per_s: int = 50

@@ -10,10 +10,9 @@ from datetime import timedelta
 
 from windlass_coordinator.core.leases import (
     LeasePolicy,
-    heartbeat_interval,
-    lease_ttl,
     replace_due,
     restart_grace,
+    timing_for,
     tolerance,
 )
 from windlass_coordinator.core.records import DetachedAttempt
@@ -27,6 +26,8 @@ class _Heard:
     lease: timedelta | None
     """As its agent was told, so that both count the same; None = by a former life of this coordinator."""
     expires_s: float
+    told: Timing | None = None
+    """What the agent goes by when it has got every answer; None = what a former life told it."""
     silent: bool = False
     deadlines: tuple[timedelta, ...] | None = None
     """Silences after which attempts of the node are given to others, the next one first; None = not known
@@ -61,19 +62,41 @@ class Fleet:
         self._heard.setdefault(node_key, _Heard(self._monotonic(), None, grace))
 
     def hear(self, node_key: NodeKey) -> None:
-        """A sign of life."""
+        """A sign of life that is answered with the timing."""
         self.hear_of(node_key)
         self._fresh.add(node_key)
 
     def hear_of(self, node_key: NodeKey) -> None:
         """A sign of life that another coordinator has had."""
-        now_s, lease = self._monotonic(), self.timing().lease
+        self._hear(node_key, self.timing())
+
+    def hear_poll(self, node_key: NodeKey) -> None:
+        """A sign of life that is answered late, and with the timing only if that is news (`news_for`)."""
+        earlier = self._heard.get(node_key)
+        if earlier is None or earlier.told is None:
+            grace_s = restart_grace(self._policy).total_seconds()
+            self._heard[node_key] = _Heard(self._monotonic(), None, grace_s)
+        else:
+            self._hear(node_key, earlier.told)
+        self._fresh.add(node_key)
+
+    def _hear(self, node_key: NodeKey, told: Timing) -> None:
+        now_s, lease = self._monotonic(), told.lease
         earlier = self._heard.get(node_key)
         if earlier is not None and earlier.lease is not None:
             # A fleet that shrinks has shorter leases; until it hears so the agent counts on the one before.
             lease = max(lease, earlier.lease - timedelta(seconds=now_s - earlier.at_s))
-        expires_s = (lease + tolerance(lease)).total_seconds()
-        self._heard[node_key] = _Heard(now_s, lease, expires_s)
+        self._heard[node_key] = _Heard(now_s, lease, _expiry_s(lease), told)
+
+    def news_for(self, node_key: NodeKey) -> Timing | None:
+        """The timing, when the node goes by another one; it counts as told from now on."""
+        timing, heard = self.timing(), self._heard.get(node_key)
+        if heard is None or heard.told == timing:
+            return None
+        heard.told = timing
+        heard.lease = max(timing.lease, heard.lease or timedelta(0))
+        heard.expires_s = _expiry_s(heard.lease)
+        return timing
 
     def is_silent(self, node_key: NodeKey) -> bool:
         """Whether the silence that was told of the node still lasts."""
@@ -143,13 +166,7 @@ class Fleet:
         nodes = len(self._heard)
         if self._timing is not None and self._timing[0] == nodes:
             return self._timing[1]
-        interval = heartbeat_interval(self._policy, nodes=nodes)
-        timing = Timing(
-            heartbeat_interval=interval,
-            lease=lease_ttl(self._policy, interval=interval),
-            poll_wait=self._policy.poll_wait,
-            kill_grace=self._policy.kill_grace,
-        )
+        timing = timing_for(self._policy, nodes=nodes)
         self._timing = (nodes, timing)
         return timing
 
@@ -199,3 +216,7 @@ class Fleet:
             if node_key in self._heard:
                 heard = self._heard[node_key]
                 heard.deadlines = (lasted, *(heard.deadlines or ()))
+
+
+def _expiry_s(lease: timedelta) -> float:
+    return (lease + tolerance(lease)).total_seconds()

@@ -152,6 +152,14 @@ def settle_missing(
     look_again(tx, node)
 
 
+def settle_never_arrived(
+    tx: Transaction, node: NodeView, *, poll_seq: int, rules: Rules, now: datetime
+) -> None:
+    """The node had nothing when it sent this poll: what was leased to polls before it and is not heard of yet
+    was lost on its way."""
+    settle_missing(tx, node, tx.leased_before(node, poll_seq=poll_seq), rules=rules, now=now)
+
+
 def find_node(tx: Transaction, tenant: TenantId, node_id: NodeId) -> NodeView:
     """By id or by a name that only one has; raises NotFound, with the same words for somebody else's."""
     node = tx.find_node(node_id, tenant=tenant)

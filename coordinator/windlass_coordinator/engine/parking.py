@@ -15,8 +15,10 @@ from datetime import UTC, datetime
 
 from windlass_coordinator.core.records import Claimed, ClusterKey, NodeView, Wakes
 from windlass_coordinator.engine.claim import claim
+from windlass_coordinator.engine.hungry_polls import HungryPolls, size_of
 from windlass_coordinator.engine.last_looks import LastLooks, LookCommitted
 from windlass_coordinator.stores.base import Transaction
+from windlass_proto.errors import WindlassError
 from windlass_proto.model.assignments import SessionRef
 from windlass_proto.model.ids import AttemptRef, NodeKey
 from windlass_proto.model.resources import NodeCapacity
@@ -45,6 +47,10 @@ class ParkedPoll:
     poll_seq: int
     want: int
     reply: "asyncio.Future[PollAnswer]" = field(repr=False)
+    is_empty: bool = False
+    """Its node has no attempt."""
+    place: int = 0
+    """Among the polls of its cluster that want work."""
     may_repeat: bool = False
     """Work may have been leased to it already: by a commit that answered an earlier call with this number, or
     by one of which nobody knows what became of it."""
@@ -64,6 +70,10 @@ class ParkedPoll:
     def answer(self, answer: PollAnswer) -> None:
         if not self.reply.done():
             self.reply.set_result(answer)
+
+    def fail(self, error: WindlassError) -> None:
+        if not self.reply.done():
+            self.reply.set_exception(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +105,7 @@ class ParkedPolls:
         self._looks = looks
         self._lock = threading.Lock()
         self._by_node: dict[NodeKey, ParkedPoll] = {}
-        # Insertion order is arrival order: who has waited longest is served first.
-        self._hungry: dict[ClusterKey, dict[NodeKey, ParkedPoll]] = {}
+        self._hungry: dict[ClusterKey, HungryPolls] = {}
         self._is_drained = False
 
     def __len__(self) -> int:
@@ -119,8 +128,7 @@ class ParkedPolls:
                 return True
             self._take(poll.node_key)
             self._by_node[poll.node_key] = poll
-            if poll.want > 0:
-                self._hungry.setdefault(poll.cluster_key, {})[poll.node_key] = poll
+            self._note_hungry(poll)
             # Under the lock: a commit that changes it either finds the poll, or has been heard of here.
             is_known = self._is_in_vain(poll)
             if older is not None and older.is_held:
@@ -210,14 +218,18 @@ class ParkedPolls:
                 deliveries.append(look)
 
     def _serve_cluster(self, tx: Transaction, cluster_key: ClusterKey, deliveries: list["Served"]) -> None:
-        with self._lock:
-            polls = list(self._hungry.get(cluster_key, {}).values())
-        # What two machines of one size do not find, no other of that size finds. One alone tells nothing:
-        # an instance may avoid the machine that it was lost on, but only that one.
+        hungry = self._hungry.get(cluster_key)
+        if hungry is None:
+            return
+        # One without luck tells nothing: an instance may avoid the machine that it was lost on, but only that
+        # one.
         without_luck: Counter[tuple[NodeCapacity, int]] = Counter()
-        for poll in polls:
-            size = (poll.capacity, tx.gpus_in_use(poll.node_key) if poll.capacity.gpus else 0)
-            if without_luck[size] == _TELL_FOR_ALL:
+        turns = hungry.turns()
+        for poll in turns:
+            size = size_of(poll)
+            _, is_free = size
+            tells_for = (poll.capacity, 0 if is_free else tx.gpus_in_use(poll.node_key))
+            if without_luck[tells_for] == _TELL_FOR_ALL:
                 continue
             with self._held(poll, deliveries) as is_there:
                 node = tx.node_view(poll.node_key) if is_there else None
@@ -230,7 +242,9 @@ class ParkedPolls:
                 if claimed:
                     self._deliver(poll, PollAnswer(claimed=claimed), deliveries)
             if not earlier and sum(len(c.index) for c in claimed) < poll.want:
-                without_luck[size] += 1  # it could have taken more
+                without_luck[tells_for] += 1  # it could have taken more
+                if is_free and without_luck[tells_for] == _TELL_FOR_ALL:
+                    turns.leave_out(size)
                 if len(without_luck) >= _SIZES_ASKED:
                     return
 
@@ -273,13 +287,18 @@ class ParkedPolls:
             is_over = poll.is_withdrawn or poll.is_replaced
             if poll.node_key not in self._by_node and not (is_over or self._is_drained):
                 self._by_node[poll.node_key] = poll
-                if poll.want > 0:
-                    self._hungry.setdefault(poll.cluster_key, {})[poll.node_key] = poll
+                self._note_hungry(poll)
+
+    def _note_hungry(self, poll: ParkedPoll) -> None:
+        if poll.want > 0:
+            if poll.cluster_key not in self._hungry:
+                self._hungry[poll.cluster_key] = HungryPolls(self._lock)
+            self._hungry[poll.cluster_key].add(poll)
 
     def _take(self, node_key: NodeKey) -> ParkedPoll | None:
         poll = self._by_node.pop(node_key, None)
         if poll is not None and poll.want > 0:
-            self._hungry[poll.cluster_key].pop(node_key, None)
+            self._hungry[poll.cluster_key].remove(poll)
         return poll
 
 

@@ -12,7 +12,13 @@ from windlass_coordinator.auth.tokens import RANDOM_BYTES, TokenKind, has_digest
 from windlass_coordinator.core.leases import poll_wait
 from windlass_coordinator.core.records import Claimed, ClusterKey, LogFacts, NodeView
 from windlass_coordinator.engine.fleet import Fleet
-from windlass_coordinator.engine.nodes import attempts_to_audit, attempts_to_end, note_trouble, settle_missing
+from windlass_coordinator.engine.nodes import (
+    attempts_to_audit,
+    attempts_to_end,
+    note_trouble,
+    settle_missing,
+    settle_never_arrived,
+)
 from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
 from windlass_coordinator.engine.publish_outputs import Commit, commit_outputs
 from windlass_coordinator.engine.report import report
@@ -56,6 +62,8 @@ _MOST_PER_POLL = 4096
 _POLL_SEQ_END = 1 << 63
 
 _ENDED_PER_VERB = 500
+
+_NOTHING_CAME = PollAnswer()
 
 # As many as may poll at once (`overload.polls`).
 _NODES_NOTED = 50_000
@@ -170,12 +178,15 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             poll_seq=request.poll_seq,
             want=min(request.want, _MOST_PER_POLL),
             reply=asyncio.get_running_loop().create_future(),
+            is_empty=request.is_empty,
             may_repeat=may_repeat,
             told_stops=self._notes.of(node_key).told_stops,
         )
 
         def look(tx: Transaction) -> Sequence[Claimed]:
             node = current_node(tx, node_key, session)
+            if request.is_empty:
+                settle_never_arrived(tx, node, poll_seq=poll.poll_seq, rules=self._rules, now=_now())
             return tx.leased_by_poll(node, poll_seq=poll.poll_seq) if poll.may_repeat else ()
 
         def nudge(tx: Transaction) -> Sequence[Claimed]:
@@ -187,6 +198,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         is_known = self._parked.park(poll) and not may_repeat
         try:
             earlier = () if is_known else await self._store.run(nudge)
+            self._fleet.hear_poll(node_key)
             answer = await (self._again(poll, earlier, look) if earlier else self._wait(poll, request, look))
         finally:
             self._parked.withdraw(poll)
@@ -194,17 +206,16 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
             self._notes.of(node_key).told_stops = frozenset(answer.stops)
         if answer.claimed:
             reach("coord.claim.after_commit")
-        return poll_reply(answer)
+        reply = poll_reply(answer)
+        if self._fleet.news_for(node_key) is not None:
+            reply.timing.CopyFrom(self._timing())
+        return reply
 
-    async def _again(
-        self,
-        poll: ParkedPoll,
-        earlier: Sequence[Claimed],
-        look: _Look,
-    ) -> PollAnswer:
+    async def _again(self, poll: ParkedPoll, earlier: Sequence[Claimed], look: _Look) -> PollAnswer:
         """What the poll has leased already; and more, when a commit served it before it was withdrawn."""
         if not self._parked.withdraw(poll):
-            await self._delivered(poll)
+            _expect_delivery(poll)
+            await poll.reply
             earlier = await self._store.run(look)
         return PollAnswer(claimed=earlier)
 
@@ -214,20 +225,22 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
         asked = convert.duration_from_wire(request.wait) if request.HasField("wait") else None
         longest = self._fleet.timing().poll_wait
         wait = poll_wait(longest, asked=asked, poll_seq=request.poll_seq, jitter=self._rules.jitter())
+        # A timer that answers: waiting with a deadline costs an idle coordinator a tenth of all it does.
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(max(0.0, wait.total_seconds()), self._time_is_over, poll)
         try:
-            return await asyncio.wait_for(asyncio.shield(poll.reply), max(0.0, wait.total_seconds()))
-        except TimeoutError:
-            if self._parked.withdraw(poll):
-                return PollAnswer(claimed=await self._store.run(look)) if poll.may_repeat else PollAnswer()
-        return await self._delivered(poll)
+            answer = await poll.reply
+        finally:
+            timer.cancel()
+        if answer is _NOTHING_CAME and poll.may_repeat:
+            return PollAnswer(claimed=await self._store.run(look))
+        return answer
 
-    async def _delivered(self, poll: ParkedPoll) -> PollAnswer:
-        """The answer of a commit that is serving it now. Should that fail, the agent asks again with this
-        poll_seq."""
-        try:
-            return await asyncio.wait_for(poll.reply, _DELIVERY_DEADLINE_S)
-        except TimeoutError:
-            raise Unavailable("the assignment could not be stored in time: poll again") from None
+    def _time_is_over(self, poll: ParkedPoll) -> None:
+        if self._parked.withdraw(poll):
+            poll.answer(_NOTHING_CAME)
+        else:
+            _expect_delivery(poll)
 
     async def Report(self, request: wire.ReportRequest, context: Context) -> wire.ReportReply:
         session, node_key = checked_session(request.session)
@@ -370,6 +383,12 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
                 raise Denied("this node is not known here: join again")
             note.place = (node.cluster_key, node.capacity)
         return note.place
+
+
+def _expect_delivery(poll: ParkedPoll) -> None:
+    """A commit is serving the poll now. Should that fail, the agent asks again with this poll_seq."""
+    late = Unavailable("the assignment could not be stored in time: poll again")
+    asyncio.get_running_loop().call_later(_DELIVERY_DEADLINE_S, poll.fail, late)
 
 
 def _now() -> datetime:

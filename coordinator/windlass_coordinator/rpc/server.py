@@ -56,6 +56,8 @@ def open_server(
     """A server that has its port, not started yet, and where it can be reached. Raises Unavailable."""
     bounds = (
         ("grpc.max_concurrent_streams", limits.calls_per_connection),
+        ("grpc.server.max_pending_requests", limits.unread_calls),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * limits.unread_calls),
         ("grpc.max_allowed_incoming_connections", limits.connections),
     )
     server = grpc.aio.server(interceptors=[services.guard], options=(*_OPTIONS, *bounds))

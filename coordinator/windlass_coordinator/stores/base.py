@@ -185,6 +185,10 @@ class WorkRecords(Protocol):
         """Attempts that are LEASED since before `since` and that their node has told nothing of; those too
         that are dated after `until`, as the wall clock was moved since."""
 
+    def leased_before(self, node: NodeView, *, poll_seq: int) -> list[AttemptRef]:
+        """Attempts that the node's current session was given, by polls before this one or by a session before
+        it, and that it has told nothing of."""
+
     def adopt_attempts(self, node: NodeView, *, epoch: int) -> None:
         """Live attempts of the node go on in its new epoch, not detached any more."""
 

@@ -81,6 +81,14 @@ def timing_to_wire(timing: model.Timing) -> wire.Timing:
         lease=duration_to_wire(timing.lease),
         poll_wait=duration_to_wire(timing.poll_wait),
         kill_grace=duration_to_wire(timing.kill_grace),
+        reconnect_within=duration_to_wire(timing.reconnect_within),
+        quiet=None if timing.quiet is None else _quiet_to_wire(timing.quiet),
+    )
+
+
+def _quiet_to_wire(quiet: model.QuietTiming) -> wire.QuietTiming:
+    return wire.QuietTiming(
+        poll_wait=duration_to_wire(quiet.poll_wait), interval=duration_to_wire(quiet.interval)
     )
 
 
@@ -90,6 +98,14 @@ def timing_from_wire(message: wire.Timing) -> model.Timing:
         lease=duration_from_wire(message.lease),
         poll_wait=duration_from_wire(message.poll_wait),
         kill_grace=duration_from_wire(message.kill_grace),
+        reconnect_within=duration_from_wire(message.reconnect_within),
+        quiet=_quiet_from_wire(message.quiet) if message.HasField("quiet") else None,
+    )
+
+
+def _quiet_from_wire(message: wire.QuietTiming) -> model.QuietTiming:
+    return model.QuietTiming(
+        poll_wait=duration_from_wire(message.poll_wait), interval=duration_from_wire(message.interval)
     )
 
 

@@ -18,6 +18,16 @@ class SessionRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class QuietTiming:
+    """How often a node has to show that it lives while it has no attempt."""
+
+    poll_wait: timedelta
+    """Longest time its poll is parked; each is a sign of life, and its reply renews the lease."""
+    interval: timedelta
+    """Its next heartbeat is due after this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
     """How often an agent has to show that it lives."""
 
@@ -29,6 +39,10 @@ class Timing:
     """Longest time a poll is parked."""
     kill_grace: timedelta
     """Longest time from SIGTERM to SIGKILL for a command that ends because the lease has."""
+    reconnect_within: timedelta = timedelta(0)
+    """Who has lost the coordinator tries again at a random moment within this."""
+    quiet: QuietTiming | None = None
+    """None = the coordinator is too old to take polls for a sign of life."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

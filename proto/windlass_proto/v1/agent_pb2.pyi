@@ -166,38 +166,54 @@ class OpenSessionReply(_message.Message):
     def __init__(self, node_epoch: _Optional[int] = ..., nonce: _Optional[str] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ..., verdicts: _Optional[_Iterable[_Union[VerdictItem, _Mapping]]] = ...) -> None: ...
 
 class Timing(_message.Message):
-    __slots__ = ("heartbeat_interval", "lease", "poll_wait", "kill_grace")
+    __slots__ = ("heartbeat_interval", "lease", "poll_wait", "kill_grace", "reconnect_within", "quiet")
     HEARTBEAT_INTERVAL_FIELD_NUMBER: _ClassVar[int]
     LEASE_FIELD_NUMBER: _ClassVar[int]
     POLL_WAIT_FIELD_NUMBER: _ClassVar[int]
     KILL_GRACE_FIELD_NUMBER: _ClassVar[int]
+    RECONNECT_WITHIN_FIELD_NUMBER: _ClassVar[int]
+    QUIET_FIELD_NUMBER: _ClassVar[int]
     heartbeat_interval: _duration_pb2.Duration
     lease: _duration_pb2.Duration
     poll_wait: _duration_pb2.Duration
     kill_grace: _duration_pb2.Duration
-    def __init__(self, heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., poll_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., kill_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    reconnect_within: _duration_pb2.Duration
+    quiet: QuietTiming
+    def __init__(self, heartbeat_interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., lease: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., poll_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., kill_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reconnect_within: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., quiet: _Optional[_Union[QuietTiming, _Mapping]] = ...) -> None: ...
+
+class QuietTiming(_message.Message):
+    __slots__ = ("poll_wait", "interval")
+    POLL_WAIT_FIELD_NUMBER: _ClassVar[int]
+    INTERVAL_FIELD_NUMBER: _ClassVar[int]
+    poll_wait: _duration_pb2.Duration
+    interval: _duration_pb2.Duration
+    def __init__(self, poll_wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., interval: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class PollRequest(_message.Message):
-    __slots__ = ("session", "poll_seq", "want", "wait")
+    __slots__ = ("session", "poll_seq", "want", "wait", "is_empty")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     POLL_SEQ_FIELD_NUMBER: _ClassVar[int]
     WANT_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    IS_EMPTY_FIELD_NUMBER: _ClassVar[int]
     session: SessionRef
     poll_seq: int
     want: int
     wait: _duration_pb2.Duration
-    def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ..., poll_seq: _Optional[int] = ..., want: _Optional[int] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    is_empty: bool
+    def __init__(self, session: _Optional[_Union[SessionRef, _Mapping]] = ..., poll_seq: _Optional[int] = ..., want: _Optional[int] = ..., wait: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., is_empty: _Optional[bool] = ...) -> None: ...
 
 class PollReply(_message.Message):
-    __slots__ = ("batches", "stops", "go_away")
+    __slots__ = ("batches", "stops", "go_away", "timing")
     BATCHES_FIELD_NUMBER: _ClassVar[int]
     STOPS_FIELD_NUMBER: _ClassVar[int]
     GO_AWAY_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
     batches: _containers.RepeatedCompositeFieldContainer[AssignmentBatch]
     stops: _containers.RepeatedCompositeFieldContainer[AttemptRef]
     go_away: bool
-    def __init__(self, batches: _Optional[_Iterable[_Union[AssignmentBatch, _Mapping]]] = ..., stops: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., go_away: _Optional[bool] = ...) -> None: ...
+    timing: Timing
+    def __init__(self, batches: _Optional[_Iterable[_Union[AssignmentBatch, _Mapping]]] = ..., stops: _Optional[_Iterable[_Union[AttemptRef, _Mapping]]] = ..., go_away: _Optional[bool] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
 class AssignmentBatch(_message.Message):
     __slots__ = ("task_key", "job_id", "task_name", "instance_count", "spec", "index", "attempt", "fence", "cluster")

@@ -15,7 +15,7 @@ from windlass_agent.core.backoff import Backoff
 from windlass_agent.core.run_plan import Lease
 from windlass_agent.link.channel import Caller, Channels, translated
 from windlass_agent.link.lease_watch import LeaseWatch
-from windlass_proto.errors import Overloaded, SessionLost, Unavailable
+from windlass_proto.errors import NoRoom, Overloaded, SessionLost, Unavailable
 from windlass_proto.model.assignments import Timing
 from windlass_proto.v1 import agent_pb2 as wire
 from windlass_proto.v1.agent_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
@@ -148,6 +148,31 @@ async def test_a_single_call_that_is_refused_is_tried_again_by_itself() -> None:
         away.refuses = False
 
 
+async def test_whoever_loses_the_coordinator_comes_back_within_the_time_of_the_whole_fleet() -> None:
+    async with a_coordinator() as (_, channels):
+        slept: list[float] = []
+
+        async def sleep(seconds: float) -> None:
+            slept.append(seconds)
+
+        caller = Caller(
+            backoff=QUICK,
+            credential=lambda: "",
+            check=_no_objection,
+            renew=channels.renew,
+            reconnect_within=lambda: timedelta(seconds=1000),
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio, "sleep", sleep)
+            for _ in range(50):
+                await caller.pause(1, Unavailable("the connection is lost"))
+            assert max(slept) > 100
+            slept.clear()
+            for problem in (Overloaded("busy", retry_after=timedelta(seconds=1)), NoRoom("full"), None):
+                await caller.pause(1, problem)
+            assert max(slept) <= 2
+
+
 async def test_an_overloaded_coordinator_is_left_alone_for_as_long_as_it_asks() -> None:
     async with a_coordinator() as (away, channels):
         away.pushback_ms = 1500
@@ -177,12 +202,16 @@ class Leaseholder:
     def __init__(self) -> None:
         self.leases: list[Lease] = []
         self.suspensions = 0
+        self.resumptions = 0
 
     def renew_lease(self, lease: Lease) -> None:
         self.leases.append(lease)
 
     def suspend(self) -> None:
         self.suspensions += 1
+
+    def resume(self) -> None:
+        self.resumptions += 1
 
 
 class Machine:

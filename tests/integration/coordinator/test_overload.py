@@ -1,12 +1,13 @@
 """More than a coordinator should serve: what is refused, what is closed, and who is served all the same."""
 
 import asyncio
+import signal
 import socket
 import sqlite3
 import struct
 import urllib.request
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,38 @@ async def test_sessions_are_opened_no_faster_than_their_bound_and_all_in_the_end
             while await agent.open_session() is None:
                 await asyncio.sleep(0.05)
         await transcript.close()
+
+
+async def codes_of_a_crowd(coordinator: CoordinatorProcess, *, calls: int) -> set[grpc.StatusCode]:
+    """What calls come to that arrive while the coordinator stands still."""
+    async with AsyncExitStack() as stack:
+        of_connections = [
+            await stack.enter_async_context(stub_of(coordinator, token=coordinator.admin_token))
+            for _ in range(4)
+        ]
+        request = jobs_pb2.GetJobRequest(job_id="unknown")
+        for stub, metadata in of_connections:
+            await stub.GetJob(request, metadata=metadata).code()
+        coordinator.process.send_signal(signal.SIGSTOP)
+        waiting = [
+            stub.GetJob(request, metadata=metadata)
+            for stub, metadata in of_connections
+            for _ in range(calls // len(of_connections))
+        ]
+        await asyncio.sleep(1)  # so that they are on the line, which nothing tells
+        coordinator.process.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(WITHIN_S):
+            return set(await asyncio.gather(*(call.code() for call in waiting)))
+
+
+async def test_calls_that_come_by_the_thousand_are_answered_each_and_told_when_to_come_again(
+    tmp_path: Path,
+) -> None:
+    async with a_coordinator(tmp_path, looks=100) as coordinator:
+        codes = await codes_of_a_crowd(coordinator, calls=3600)
+        assert grpc.StatusCode.CANCELLED not in codes
+    async with a_coordinator(tmp_path, unread_calls=50) as coordinator:
+        assert grpc.StatusCode.CANCELLED in await codes_of_a_crowd(coordinator, calls=3600)
 
 
 async def test_thousands_of_submits_with_one_key_make_one_job_though_most_are_put_off(tmp_path: Path) -> None:

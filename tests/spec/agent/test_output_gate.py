@@ -38,6 +38,9 @@ class Commands:
     def suspend(self) -> None:
         return
 
+    def resume(self) -> None:
+        return
+
 
 async def a_gate(clock: Clock) -> tuple[CoordinatorGate, LeaseWatch, Channels]:
     watch = LeaseWatch(clock=clock)

@@ -59,6 +59,15 @@ def test_pauses_double_up_to_a_ceiling_and_are_spread_evenly_below_it(
     assert backoff.delay(failures, jitter=0.5).total_seconds() == pytest.approx(longest_s / 2)
 
 
+def test_who_failed_with_all_others_spreads_out_from_the_first_pause_on() -> None:
+    backoff = Backoff(base=timedelta(milliseconds=100), ceiling=timedelta(seconds=5))
+
+    assert backoff.within(timedelta(0)) == backoff
+    assert backoff.within(timedelta(seconds=20)).delay(1, jitter=0.5) == timedelta(seconds=10)
+    assert backoff.within(timedelta(seconds=20)).delay(9, jitter=0.5) == timedelta(seconds=10)
+    assert backoff.within(timedelta(seconds=2)).delay(9, jitter=0.5) == timedelta(seconds=2.5)
+
+
 def test_a_lease_counts_from_the_sending_of_the_acknowledged_heartbeat() -> None:
     clock = LeaseClock(interval_s=5, lease_s=15, renewed_at_s=100)
     renewed = clock.acknowledged(sent_at_s=110, interval_s=5, lease_s=15)

@@ -16,6 +16,7 @@ from windlass_coordinator.core.leases import (
     tolerance,
 )
 from windlass_coordinator.engine.fleet import Fleet
+from windlass_proto.model.assignments import Timing
 from windlass_proto.model.ids import NodeKey
 from windlass_proto.model.specs import DisconnectPolicy
 
@@ -32,47 +33,63 @@ class Clock:
         return self.now_s
 
 
-beats = st.tuples(delays, delays, st.none() | delays)
-"""Pause before a heartbeat is sent, time until it is processed, and until its reply is read (None = lost)."""
+calls = st.tuples(st.booleans(), delays, delays, st.none() | delays)
+"""Whether it is a poll or a heartbeat; pause before it is sent, time until it is processed, and until its
+reply is read (None = lost). A poll is parked in between."""
 
 
 @examples(60)
 @given(
-    st.lists(beats, min_size=1, max_size=8),
+    st.lists(calls, min_size=1, max_size=8),
     st.integers(0, 3_000),
     st.floats(-1e6, 1e6),
-    st.lists(st.integers(0, 500), max_size=8),
+    st.lists(st.integers(0, 3_000), max_size=8),
 )
 def test_the_agent_sees_its_lease_expire_before_the_coordinator_does(
-    history: list[tuple[float, float, float | None]], others: int, offset_s: float, joining: list[int]
+    history: list[tuple[bool, float, float, float | None]],
+    others: int,
+    offset_s: float,
+    joining: list[int],
 ) -> None:
-    """`offset_s`: boot clocks begin anywhere. Nodes join meanwhile, so that the lease grows."""
+    """`offset_s`: boot clocks begin anywhere. Nodes join meanwhile, so that the lease grows. The first call
+    is OpenSession."""
     clock = Clock()
     fleet = Fleet(LeasePolicy(), monotonic=clock)
     for other in range(others):
         fleet.expect(NodeKey(1_000_000 + other))
     agent = LeaseClock(interval_s=5.0, lease_s=0.0, renewed_at_s=offset_s)
-    for position, (pause, there, back) in enumerate(history):
+    for position, (is_poll, pause, there, back) in enumerate(history):
         clock.now_s += pause
         sent_s = clock.now_s + offset_s
         clock.now_s += there
-        fleet.hear(NODE)
-        told = fleet.timing()
+        if fleet.look().expired:
+            assert agent.is_expired(clock.now_s + offset_s), (
+                "the coordinator ends no session that the agent believes in"
+            )
+            return
+        told: Timing | None
+        if is_poll and position:
+            fleet.hear_poll(NODE)
+            clock.now_s += back or 0.0
+            told = fleet.news_for(NODE)
+        else:
+            fleet.hear(NODE)
+            told = fleet.timing()
         for other in range(joining[position] if position < len(joining) else 0):
             fleet.expect(NodeKey(position * 10_000 + other + 10))
         if back is not None:
             agent = agent.acknowledged(
                 sent_at_s=sent_s,
-                interval_s=told.heartbeat_interval.total_seconds(),
-                lease_s=told.lease.total_seconds(),
+                interval_s=told.heartbeat_interval.total_seconds() if told else agent.interval_s,
+                lease_s=told.lease.total_seconds() if told else agent.lease_s,
             )
     end_s = agent.expires_at_s() - offset_s
     # When the agent still believes in its lease, the coordinator does not let it expire.
     clock.now_s = max(clock.now_s, end_s)
-    assert NODE not in fleet.look().expired
+    assert NODE not in fleet.look().expired or clock.now_s > end_s
     assert agent.is_expired(clock.now_s + offset_s)
     clock.now_s += NEVER_S
-    assert NODE in fleet.look().expired, "silence is noticed"
+    assert NODE in fleet.look().expired or fleet.is_silent(NODE), "silence is noticed"
 
 
 @examples(100)

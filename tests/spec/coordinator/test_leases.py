@@ -11,6 +11,7 @@ from windlass_coordinator.core.leases import (
     poll_wait,
     replace_due,
     restart_grace,
+    timing_for,
     tolerance,
 )
 from windlass_coordinator.core.records import DetachedAttempt, HeldAttempt
@@ -43,6 +44,19 @@ def test_a_poll_is_parked_as_long_as_asked_but_the_first_ends_at_any_time() -> N
     assert poll_wait(longest, asked=2 * longest, poll_seq=2, jitter=0.5) == longest
     assert poll_wait(longest, asked=asked, poll_seq=1, jitter=0.5) == timedelta(seconds=5)
     assert poll_wait(longest, asked=None, poll_seq=1, jitter=0.0) == timedelta()
+
+
+@pytest.mark.parametrize(
+    ("nodes", "poll_s", "reconnect_s"), [(10, 6.75, 0), (499, 6.75, 0), (10_000, 27, 20), (20_000, 30, 40)]
+)
+def test_nodes_without_attempts_poll_twice_in_a_lease_and_a_lost_fleet_comes_back_bit_by_bit(
+    nodes: int, poll_s: float, reconnect_s: float
+) -> None:
+    timing = timing_for(POLICY, nodes=nodes)
+
+    assert timing.quiet is not None
+    assert timing.quiet.poll_wait == timedelta(seconds=poll_s)
+    assert timing.reconnect_within == timedelta(seconds=reconnect_s)
 
 
 def test_a_lease_has_a_least_length() -> None:
@@ -165,6 +179,58 @@ def test_a_lease_that_was_told_counts_until_the_agent_must_have_heard_of_a_short
     assert NODE not in fleet.look().expired
     clock.now_s += 3
     assert NODE in fleet.look().expired
+
+
+def test_a_poll_is_a_sign_of_life_for_as_long_as_the_lease_that_was_told() -> None:
+    fleet, clock = a_fleet()
+    fleet.hear(NODE)
+    for number in range(2, 10_001):
+        fleet.expect(NodeKey(number))
+    assert fleet.timing().lease == timedelta(seconds=60)
+
+    clock.now_s += 10
+    fleet.hear_poll(NODE)
+
+    clock.now_s += 17
+    assert NODE not in fleet.look().expired
+    clock.now_s += 0.1
+    assert NODE in fleet.look().expired
+    assert fleet.heard_since_last() == {NODE}
+
+
+def test_a_node_is_told_with_its_poll_what_it_does_not_know_yet_and_counted_by_that() -> None:
+    fleet, clock = a_fleet()
+    fleet.hear(NODE)
+    assert fleet.news_for(NODE) is None
+    for number in range(2, 10_000):
+        fleet.expect(NodeKey(number))
+
+    fleet.hear_poll(NODE)
+    assert fleet.news_for(NODE) == fleet.timing()
+    assert fleet.news_for(NODE) is None
+
+    clock.now_s += 61
+    assert NODE not in fleet.look().expired
+
+
+def test_after_a_restart_a_poll_gives_the_same_grace_again_until_its_node_has_been_told() -> None:
+    fleet, clock = a_fleet()
+    fleet.expect(NODE)
+    clock.now_s += 100
+    fleet.hear_poll(NODE)
+    clock.now_s += 129
+    assert NODE not in fleet.look().expired
+
+    fleet.hear_poll(NODE)
+    assert fleet.news_for(NODE) == fleet.timing()
+    clock.now_s += 17.1
+    assert NODE in fleet.look().expired
+
+
+def test_a_poll_of_a_node_that_is_not_known_here_is_no_news_for_it() -> None:
+    fleet, _ = a_fleet()
+
+    assert fleet.news_for(NODE) is None
 
 
 def test_a_silence_that_could_not_be_stored_is_told_again() -> None:

@@ -358,6 +358,45 @@ def test_a_node_is_asked_for_what_it_has_told_nothing_of(coordinator: InMemoryCo
     assert [ref.index for ref in coordinator.claim(node)] == [lost.index]
 
 
+def test_what_an_empty_node_was_given_before_has_never_arrived(coordinator: InMemoryCoordinator) -> None:
+    job = coordinator.submit(a_job(a_task(instances=2)))
+    node = coordinator.node(slots=2)
+    lost, started = coordinator.claim(node, want=2)
+    coordinator.report(node, started, Started())
+
+    coordinator.poll_empty(node)
+
+    assert coordinator.attempt_states(job, lost.index) == [AttemptState.RELEASED]
+    assert coordinator.instance(job, lost.index).infra_failures == 0
+    assert coordinator.attempt_states(job, started.index) == [AttemptState.RUNNING], "it was heard of"
+    assert [ref.index for ref in coordinator.claim(node)] == [lost.index]
+
+
+def test_what_a_poll_brings_that_says_that_its_node_is_empty_is_on_its_way_to_it(
+    coordinator: InMemoryCoordinator,
+) -> None:
+    job = coordinator.submit()
+    node = coordinator.node()
+    coordinator.claim_one(node)
+    node.poll_seq -= 1
+
+    coordinator.poll_empty(node)  # the one that brought it, once more
+
+    assert coordinator.attempt_states(job) == [AttemptState.LEASED]
+
+
+def test_what_a_node_kept_from_its_last_session_and_has_no_more_is_given_to_others(
+    coordinator: InMemoryCoordinator,
+) -> None:
+    job = coordinator.submit()
+    node = coordinator.node()
+    coordinator.open_session(node, holds(coordinator.claim_one(node)))
+
+    coordinator.poll_empty(node)
+
+    assert coordinator.attempt_states(job) == [AttemptState.RELEASED]
+
+
 def test_a_clock_that_was_set_back_does_not_keep_a_node_from_being_asked(
     coordinator: InMemoryCoordinator,
 ) -> None:

@@ -275,6 +275,16 @@ class PostgresReports(PostgresLocks):
     ) -> list[AttemptRef]:
         return [_ref(row) for row in self._rows(_UNHEARD, node_key, to_us(since), to_us(until), limit)]
 
+    def leased_before(self, node: NodeView, *, poll_seq: int) -> list[AttemptRef]:
+        rows = self._rows(
+            "SELECT task_key, idx, attempt, fence FROM attempts "
+            "WHERE node_key = $1 AND ended_at IS NULL AND state = 'LEASED' AND epoch = $2 AND poll_seq < $3",
+            node.node_key,
+            node.epoch,
+            poll_seq,
+        )
+        return [_ref(row) for row in rows]
+
     def nodes_taken_down(self, ref: AttemptRef, *, last: int) -> int:
         row = self._row(_TAKEN_DOWN, ref.task_key, ref.index, ref.attempt, last)
         return int(row[0])

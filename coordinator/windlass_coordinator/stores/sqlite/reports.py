@@ -3,36 +3,28 @@
 import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from windlass_coordinator.core.fences import fence_floor
 from windlass_coordinator.core.records import (
     AttemptView,
-    ClusterKey,
-    DetachedAttempt,
-    HeldAttempt,
-    LogFacts,
-    NodeView,
     TaskBump,
     TaskView,
 )
 from windlass_coordinator.stores.base import AttemptEnd, InstanceChange
-from windlass_coordinator.stores.sql.detached import detached_from_rows
 from windlass_coordinator.stores.sql.rows import (
-    OUTPUT_IS_GIVEN_UP,
     TASK_COLUMNS,
     attempt_key,
     attempt_view,
-    count_by_task,
     end_fields,
     exit_fields,
     taken_down,
     task_view,
 )
-from windlass_coordinator.stores.sql.times import from_us_or_none, to_us
+from windlass_coordinator.stores.sql.times import to_us
 from windlass_proto.model.events import Exited
-from windlass_proto.model.ids import AttemptRef, Fence, JobId, NodeKey, TaskKey, TenantId
+from windlass_proto.model.ids import AttemptRef, TaskKey
 from windlass_proto.model.states import AttemptState, InstanceState, TaskState
 
 # A range is read at once when at least every so many-th row of it is wanted.
@@ -65,15 +57,6 @@ WHERE task_key = ?1"""
 
 
 _TAKEN_DOWN = taken_down("?1", "?2", "?3", "?4")
-
-# A node is avoided only where there is another one.
-_READY_AGAIN = """
-INSERT INTO ready_again (task_key, idx, avoid_node, avoid_until)
-SELECT i.task_key, i.idx, n.node_key, CASE WHEN n.node_key IS NOT NULL THEN ?3 END
-FROM instances i LEFT JOIN nodes n ON n.node_key = i.avoid_node AND EXISTS (
-  SELECT 1 FROM nodes o
-  WHERE o.cluster_key = n.cluster_key AND o.state = 'READY' AND o.node_key <> n.node_key)
-WHERE i.task_key = ?1 AND i.idx = ?2"""
 
 
 class SqliteReports:
@@ -226,195 +209,6 @@ class SqliteReports:
             ],
         )
 
-    def due_instances(self, *, now: datetime, limit: int) -> list[tuple[TaskKey, int]]:
-        rows = self._db.execute(
-            "SELECT task_key, idx FROM instances WHERE due_at IS NOT NULL AND due_at <= ? "
-            "ORDER BY due_at LIMIT ?",
-            (to_us(now), limit),
-        )
-        return [(TaskKey(row[0]), row[1]) for row in rows]
-
-    def next_due(self) -> datetime | None:
-        row = self._db.execute(
-            """SELECT min(at) FROM (
-                 SELECT min(due_at) AS at FROM instances WHERE due_at IS NOT NULL
-                 UNION ALL SELECT min(avoid_until) FROM ready_again WHERE avoid_until IS NOT NULL)"""
-        ).fetchone()
-        return from_us_or_none(row[0])
-
-    def end_avoidance(self, *, now: datetime) -> set[ClusterKey]:
-        rows = self._db.execute(
-            "UPDATE ready_again SET avoid_node = NULL, avoid_until = NULL "
-            "WHERE avoid_until IS NOT NULL AND avoid_until <= ? RETURNING task_key",
-            (to_us(now),),
-        ).fetchall()
-        return {
-            ClusterKey(cluster)
-            for key in {row[0] for row in rows}
-            for (cluster,) in self._db.execute("SELECT cluster_key FROM tasks WHERE task_key = ?", (key,))
-        }
-
-    def shift_due(self, by: timedelta) -> None:
-        us = by // timedelta(microseconds=1)
-        for table, column in (("instances", "due_at"), ("ready_again", "avoid_until"), ("nodes", "drain_by")):
-            self._db.execute(f"UPDATE {table} SET {column} = {column} + ? WHERE {column} IS NOT NULL", (us,))
-
-    def bring_due_forward(self, *, latest: datetime) -> None:
-        at = to_us(latest)
-        self._db.execute("UPDATE instances SET due_at = ? WHERE due_at IS NOT NULL AND due_at > ?", (at, at))
-        self._db.execute(
-            "UPDATE ready_again SET avoid_until = ? WHERE avoid_until IS NOT NULL AND avoid_until > ?",
-            (at, at),
-        )
-
     def nodes_taken_down(self, ref: AttemptRef, *, last: int) -> int:
         row = self._db.execute(_TAKEN_DOWN, (ref.task_key, ref.index, ref.attempt, last)).fetchone()
         return int(row[0])
-
-    def make_ready(
-        self, instances: Sequence[tuple[TaskKey, int]], *, avoid_until: datetime
-    ) -> set[ClusterKey]:
-        self._db.executemany(_READY_AGAIN, [(key, index, to_us(avoid_until)) for key, index in instances])
-        self._db.executemany(
-            "UPDATE instances SET state = 'READY', due_at = NULL, avoid_node = NULL "
-            "WHERE task_key = ? AND idx = ?",
-            instances,
-        )
-        clusters = set()
-        for key, count in count_by_task(instances).items():
-            row = self._db.execute(
-                """UPDATE tasks SET retry_wait = retry_wait - ?2, ready_again = ready_again + ?2,
-                     has_work = (state IN ('READY', 'RUNNING'))
-                   WHERE task_key = ?1 RETURNING cluster_key""",
-                (key, count),
-            ).fetchone()
-            clusters.add(ClusterKey(row[0]))
-        return clusters
-
-    def held_attempts(self, node_key: NodeKey) -> list[HeldAttempt]:
-        rows = self._db.execute(
-            "SELECT task_key, idx, attempt, fence, state FROM attempts "
-            "WHERE node_key = ? AND ended_at IS NULL",
-            (node_key,),
-        )
-        return [
-            HeldAttempt(
-                task_key=TaskKey(row[0]),
-                index=row[1],
-                attempt=row[2],
-                fence=Fence(row[3]),
-                state=AttemptState(row[4]),
-            )
-            for row in rows
-        ]
-
-    def stopping_attempts(self, node_key: NodeKey) -> list[AttemptRef]:
-        rows = self._db.execute(
-            "SELECT task_key, idx, attempt, fence FROM attempts "
-            "INDEXED BY attempts_stopping WHERE node_key = ? AND state = 'STOPPING'",
-            (node_key,),
-        )
-        return [
-            AttemptRef(task_key=TaskKey(row[0]), index=row[1], attempt=row[2], fence=Fence(row[3]))
-            for row in rows
-        ]
-
-    def detached_attempts(self, node_key: NodeKey) -> list[DetachedAttempt]:
-        rows = self._db.execute(
-            "SELECT a.task_key, a.idx, a.attempt, a.fence, a.state, t.spec FROM attempts a "
-            "JOIN tasks t ON t.task_key = a.task_key WHERE a.node_key = ? AND a.ended_at IS NULL",
-            (node_key,),
-        ).fetchall()
-        return detached_from_rows(rows)
-
-    def unheard_attempts(
-        self, node_key: NodeKey, *, since: datetime, until: datetime, limit: int
-    ) -> list[AttemptRef]:
-        rows = self._db.execute(
-            "SELECT task_key, idx, attempt, fence FROM attempts "
-            "WHERE node_key = ? AND ended_at IS NULL AND state = 'LEASED' "
-            "AND (leased_at < ? OR leased_at > ?) LIMIT ?",
-            (node_key, to_us(since), to_us(until), limit),
-        )
-        return [
-            AttemptRef(task_key=TaskKey(row[0]), index=row[1], attempt=row[2], fence=Fence(row[3]))
-            for row in rows
-        ]
-
-    def adopt_attempts(self, node: NodeView, *, epoch: int) -> None:
-        self._db.execute(
-            # A repeated poll of the new epoch must not bring them again, so they forget their poll.
-            "UPDATE attempts SET epoch = ?, poll_seq = 0, detached = 0 "
-            "WHERE node_key = ? AND ended_at IS NULL",
-            (epoch, node.node_key),
-        )
-
-    def keep_output_due(self, refs: Sequence[AttemptRef], *, epoch: int) -> None:
-        self._db.executemany(
-            "UPDATE attempts SET epoch = ? WHERE task_key = ? AND idx = ? AND attempt = ? AND fence = ?",
-            [(epoch, *attempt_key(ref)) for ref in refs],
-        )
-
-    def detach_attempts(self, node_key: NodeKey) -> None:
-        self._db.execute(
-            "UPDATE attempts SET detached = 1 WHERE node_key = ? AND ended_at IS NULL", (node_key,)
-        )
-
-    def log_facts(
-        self, job_id: JobId, *, tenant: TenantId, task: str, index: int, attempt: int
-    ) -> LogFacts | None:
-        row = self._db.execute(
-            f"""SELECT a.task_key, a.attempt, a.ended_at IS NOT NULL, a.stdout_end, a.stderr_end,
-                 {OUTPUT_IS_GIVEN_UP}, a.state = 'LOST'
-               FROM jobs j JOIN tasks t ON t.job_key = j.job_key AND t.name = ?
-               JOIN attempts a ON a.task_key = t.task_key AND a.idx = ?
-               JOIN nodes n ON n.node_key = a.node_key
-               WHERE j.job_id = ? AND j.tenant = ? AND j.deleted_at IS NULL AND (? = 0 OR a.attempt = ?)
-               ORDER BY a.attempt DESC LIMIT 1""",
-            (task, index, job_id, tenant, attempt, attempt),
-        ).fetchone()
-        if row is None:
-            return None
-        return LogFacts(
-            job_id=job_id,
-            task_key=TaskKey(row[0]),
-            index=index,
-            attempt=row[1],
-            ended=bool(row[2]),
-            stdout_end=row[3],
-            stderr_end=row[4],
-            is_given_up=bool(row[5]),
-            is_lost=bool(row[6]),
-        )
-
-    def attempt_log_facts(self, ref: AttemptRef) -> LogFacts | None:
-        row = self._db.execute(
-            """SELECT j.job_id, a.ended_at IS NOT NULL, a.stdout_end, a.stderr_end
-               FROM attempts a JOIN tasks t ON t.task_key = a.task_key JOIN jobs j ON j.job_key = t.job_key
-               WHERE a.task_key = ? AND a.idx = ? AND a.attempt = ? AND a.fence = ?
-                 AND a.state <> 'RELEASED' AND (a.state <> 'LOST' OR a.stdout_end IS NOT NULL)
-                 AND j.deleted_at IS NULL""",
-            attempt_key(ref),
-        ).fetchone()
-        if row is None:
-            return None
-        return LogFacts(
-            job_id=JobId(row[0]),
-            task_key=ref.task_key,
-            index=ref.index,
-            attempt=ref.attempt,
-            ended=bool(row[1]),
-            stdout_end=row[2],
-            stderr_end=row[3],
-        )
-
-    def log_owner(self, node_key: NodeKey, ref: AttemptRef) -> JobId | None:
-        row = self._db.execute(
-            """SELECT j.job_id FROM attempts a JOIN tasks t ON t.task_key = a.task_key
-               JOIN jobs j ON j.job_key = t.job_key
-               WHERE a.task_key = ? AND a.idx = ? AND a.attempt = ? AND a.fence = ? AND a.node_key = ?
-                 AND a.state <> 'RELEASED' AND (a.state <> 'LOST' OR a.stdout_end IS NOT NULL)
-                 AND j.deleted_at IS NULL""",
-            (*attempt_key(ref), node_key),
-        ).fetchone()
-        return None if row is None else JobId(row[0])

@@ -29,6 +29,7 @@ from windlass_coordinator.stores.condition import StoreCondition
 from windlass_coordinator.stores.lanes import Lane, current_lane
 from windlass_coordinator.stores.queries import Queries
 from windlass_coordinator.stores.sqlite.claims import SqliteClaims
+from windlass_coordinator.stores.sqlite.due import SqliteDue
 from windlass_coordinator.stores.sqlite.files import (
     LONGEST_READ,
     ReadDeadline,
@@ -36,7 +37,9 @@ from windlass_coordinator.stores.sqlite.files import (
     open_database,
     open_reader,
 )
+from windlass_coordinator.stores.sqlite.held import SqliteHeld
 from windlass_coordinator.stores.sqlite.jobs import SqliteJobs
+from windlass_coordinator.stores.sqlite.logs import SqliteLogs
 from windlass_coordinator.stores.sqlite.nodes import SqliteNodes
 from windlass_coordinator.stores.sqlite.orders import Order, OrderQueue, Reply
 from windlass_coordinator.stores.sqlite.publishing import SqlitePublishing
@@ -74,6 +77,9 @@ _WRITE_ANYTHING = "UPDATE meta SET value = value WHERE key = 'incarnation'"
 class SqliteTransaction(
     SqliteClaims,
     SqliteReports,
+    SqliteHeld,
+    SqliteDue,
+    SqliteLogs,
     SqliteJobs,
     SqliteSteering,
     SqliteNodes,
