@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,14 +47,13 @@ async def watched(agent: AgentProgram) -> AsyncIterator[Most]:
 
 
 def spooled(state: Path) -> int:
-    """Bytes on disk of output in spools."""
-    total = 0
+    """Bytes on disk of output in spools, at one moment: what is deleted while others are looked at made room
+    for what they have grown by, and does not count."""
+    sizes = {}
     for path in (state / "attempts").glob("*/std*"):
-        try:
-            total += path.stat().st_blocks * 512
-        except FileNotFoundError:
-            continue
-    return total
+        with suppress(FileNotFoundError):
+            sizes[path] = path.stat().st_blocks * 512
+    return sum(size for path, size in sizes.items() if path.exists())
 
 
 @dataclass(slots=True)
