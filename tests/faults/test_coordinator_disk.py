@@ -1,6 +1,7 @@
 """The coordinator's disk is full, fails, turns read-only, loses its power (A06-A08, A13)."""
 
 import asyncio
+import os
 import random
 import sqlite3
 import time
@@ -112,11 +113,36 @@ async def test_a13_a_data_directory_that_turns_read_only_stops_nothing_that_runs
     gate.open()
     await world.until(lambda: bool(world.ledger.ends(job)))
     assert world.agents[0].is_running
+    await asyncio.sleep(2.5)  # it looks once a second whether it can write again
+    assert "store.recovered" not in world.coordinator.said
     mount.clear()
     assert (await world.wait(job)).state is JobState.FAILED
     assert [attempt.exit_code for attempt in await world.attempts(job)] == [5]
     await world.until(lambda: world.coordinator.get("/health/ready")[0] == 200)
     assert (await world.wait(await world.submit("true"), within_s=20)).state is JobState.SUCCEEDED
+
+
+@scenario("A13")
+async def test_a13_an_index_that_the_disk_did_not_take_is_never_believed(world: World) -> None:
+    mount = failing_disk(world)
+    await world.start()
+    index = world.coordinator.database.with_name("windlass.db-shm")
+    first = await world.submit("true", key="first")
+    await world.wait(first)
+    with index.open("rb") as file:
+        os.fsync(file.fileno())  # the disk takes it once more
+    mount.fail("write", path="*-shm", error="EROFS")
+    second = await world.submit("true", key="second")
+    await world.wait(second)
+    with suppress(OSError):
+        index.open("rb").close()  # for which the kernel forgets what the disk does not take
+    assert await refused(world)
+    assert await asyncio.to_thread(world.coordinator.exit_code) == DISK_FAILED
+    assert "the index of its log is an older one" in world.coordinator.said
+    mount.clear()
+    world.coordinator.start()
+    assert (await world.wait(second)).state is JobState.SUCCEEDED
+    assert await world.submit("true", key="second") == second
 
 
 @dataclass

@@ -132,6 +132,10 @@ def fault_mount(path: Path, root: Path) -> Iterator[FaultMount]:
         finally:
             _unmount(mount)
             shutil.rmtree(places["shadow"], ignore_errors=True)
+            said = Path(control, "log").read_text(errors="replace")
+            assert "ncaught" not in said, (
+                f"faultfs itself failed, and that looks like a fault of the disk: {said}"
+            )
 
 
 def _unmount(mount: FaultMount) -> None:

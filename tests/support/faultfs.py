@@ -121,7 +121,9 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
 
     # -- faults
 
-    def _enter(self, op: str, path: str) -> None:
+    def _enter(self, op: str, path: str | None) -> None:
+        """No path = of an open file that has lost its name, by being replaced for example."""
+        path = path or ""
         with self._lock:
             self.counts[op] += 1
             self.counts[f"{op} {os.path.basename(path)}"] += 1
@@ -141,11 +143,10 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
 
     @staticmethod
     def _hits(rule: Rule, op: str, path: str) -> bool:
-        return (
-            (op in _CHANGES and rule.applies("change", path))
-            if rule.op == "change"
-            else rule.applies(op, path)
-        )
+        if rule.op != "change":
+            return rule.applies(op, path)
+        # What a program has mapped stays in memory when a real disk refuses it; here it would be forgotten.
+        return op in _CHANGES and not path.endswith("-shm") and rule.applies("change", path)
 
     # -- what a power cut takes back
 
@@ -164,10 +165,11 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
 
         self._undo.append(Undo(inode=about.st_ino, folder="", do=undo, forget=lambda: os.close(keep)))
 
-    def _note_size(self, path: str) -> None:
+    def _note_size(self, file: str | int) -> None:
+        """Of a path or an open file, which may have no path any more."""
         if not self._remembers:
             return
-        fd = os.open(path, os.O_RDWR)
+        fd = os.open(file, os.O_RDWR) if isinstance(file, str) else os.dup(file)
         about = os.fstat(fd)
         tail = os.pread(fd, about.st_size, 0)
 
@@ -204,6 +206,13 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
     def _at(self, path: str) -> str:
         return self._root + path
 
+    def _file(self, path: str | None, fh: int | None) -> str | int:
+        """By its descriptor when it is open."""
+        if fh is not None:
+            return fh
+        assert path is not None, "a file has a name or is open"
+        return self._at(path)
+
     def init(self, path: str) -> None:
         pass
 
@@ -212,9 +221,10 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
             raise OSError(errno.EACCES, path)
         return 0
 
-    def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
+    def getattr(self, path: str | None, fh: int | None = None) -> dict[str, Any]:
         self._enter("getattr", path)
-        about = os.lstat(self._at(path)) if fh is None else os.fstat(fh)
+        file = self._file(path, fh)
+        about = os.lstat(file) if isinstance(file, str) else os.fstat(file)
         names = ("mode", "nlink", "uid", "gid", "size", "ino", "blocks")
         found: dict[str, Any] = {f"st_{name}": getattr(about, f"st_{name}") for name in names}
         for name in ("atime", "mtime", "ctime"):
@@ -253,27 +263,28 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
         mode = os.O_RDONLY if flags & os.O_ACCMODE == os.O_RDONLY else os.O_RDWR
         return os.open(real, mode | flags & os.O_TRUNC)
 
-    def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
+    def read(self, path: str | None, size: int, offset: int, fh: int) -> bytes:
         self._enter("read", path)
         return os.pread(fh, size, offset)
 
-    def write(self, path: str, data: bytes, offset: int, fh: int) -> int:
+    def write(self, path: str | None, data: bytes, offset: int, fh: int) -> int:
         self._enter("write", path)
         with self._lock:
             self._note_bytes(fh, offset, len(data))
             return os.pwrite(fh, data, offset)
 
-    def truncate(self, path: str, length: int, fh: int | None = None) -> int:
+    def truncate(self, path: str | None, length: int, fh: int | None = None) -> int:
         self._enter("truncate", path)
         with self._lock:
-            self._note_size(self._at(path))
-            os.truncate(self._at(path) if fh is None else fh, length)
+            file = self._file(path, fh)
+            self._note_size(file)
+            os.truncate(file, length)
         return 0
 
-    def flush(self, path: str, fh: int) -> int:
+    def flush(self, path: str | None, fh: int) -> int:
         return 0
 
-    def fsync(self, path: str, datasync: int, fh: int) -> int:
+    def fsync(self, path: str | None, datasync: int, fh: int) -> int:
         self._enter("fsync", path)
         with self._lock:
             self._made_durable(os.fstat(fh).st_ino)
@@ -285,7 +296,7 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
             self._undo = [undo for undo in self._undo if undo.folder != self._at(path).rstrip("/")]
         return 0
 
-    def release(self, path: str, fh: int) -> int:
+    def release(self, path: str | None, fh: int) -> int:
         os.close(fh)
         return 0
 

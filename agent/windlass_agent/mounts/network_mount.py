@@ -17,6 +17,7 @@ from threading import Event
 
 from windlass_agent.mounts.base import BadMapping, StorageUnavailable, TransferCancelled
 from windlass_agent.mounts.kernel import entry_at
+from windlass_agent.spool.left_child import kill_or_leave
 from windlass_proto.checks.mappings import MOUNT_OPTIONS
 from windlass_proto.model.specs import InputMapping
 from windlass_proto.model.storage import NetworkLocation
@@ -112,9 +113,7 @@ def _run(command: Sequence[str], location: NetworkLocation, *, within_s: float, 
             _, said = child.communicate(timeout=_LOOK_S)
             _judge(child.returncode, os.fsdecode(said), location)
             return
-    child.kill()
-    with suppress(subprocess.TimeoutExpired):
-        child.communicate(timeout=_LOOK_S)
+    kill_or_leave(child, within_s=_LOOK_S)
     if cancelled.is_set():
         raise TransferCancelled("it was stopped")
     raise StorageUnavailable(f"input {location}: the server does not answer within {within_s:g} s")

@@ -12,6 +12,7 @@ from threading import Event
 
 from windlass_agent.mounts import mount_child
 from windlass_agent.mounts.base import BadMapping, StorageUnavailable, TransferCancelled
+from windlass_agent.spool.left_child import kill_or_leave
 
 _LOOK_EVERY_S = 0.1
 _REFUSED = 2
@@ -105,10 +106,7 @@ def _carry_out(
             out, _ = child.communicate(text, timeout=_LOOK_EVERY_S)
             return child.returncode, _answer(out)
         text = None
-    child.kill()
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(_LOOK_EVERY_S)
-    _leave(child)
+    kill_or_leave(child, within_s=_LOOK_EVERY_S)
     if cancelled.is_set():
         raise TransferCancelled("it was stopped")
     return None, {}
@@ -120,10 +118,3 @@ def _answer(out: bytes) -> dict[str, object]:
     except ValueError:
         return {}
     return answer if isinstance(answer, dict) else {}
-
-
-def _leave(child: "subprocess.Popen[bytes]") -> None:
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            with suppress(OSError):
-                pipe.close()

@@ -3,7 +3,6 @@
 Found in the kernel's list, never by looking at them: a dead or hanging file system would hold whoever looks.
 """
 
-import ctypes
 import os
 import re
 import subprocess
@@ -11,7 +10,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+from windlass_agent.spool import detach_mount
+from windlass_agent.spool.left_child import kill_or_leave
+
 _NETWORK = ("nfs", "nfs4")
 _GOODBYE_S = 5.0
 """For a server to hear that its client leaves."""
@@ -34,30 +35,24 @@ def detach_below(root: Path) -> int:
         if point in served:
             _detach_beside(point)
         else:
-            _detach(point)
+            detach_mount.detach(point)
     return len(points)
-
-
-def _detach(point: str) -> None:
-    ctypes.CDLL(None).umount2(os.fsencode(point), _MNT_DETACH | _UMOUNT_NOFOLLOW)
 
 
 def _detach_beside(point: str) -> None:
     """In a process of its own. The mount is gone at once, but then the kernel takes leave of the server, and
     whoever took off the last of its mounts waits until it answers, for hours if need be, or is killed.
     """
-    argv = [sys.executable, "-I", "-S", __file__, point]
+    argv = [sys.executable, "-I", "-S", detach_mount.__file__, point]
     try:
         child = subprocess.Popen(argv, env={}, cwd="/", stdin=subprocess.DEVNULL)
     except OSError:
-        _detach(point)
+        detach_mount.detach(point)
         return
     with suppress(subprocess.TimeoutExpired):
         child.wait(_GOODBYE_S)
         return
-    child.kill()
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(_GOODBYE_S)
+    kill_or_leave(child, within_s=_GOODBYE_S)
 
 
 def _points_of_servers(mountinfo: str) -> set[str]:
@@ -75,7 +70,3 @@ def read_mountinfo() -> str:
 def plain_path(text: str) -> str:
     """As it is, from how the kernel's lists write it."""
     return _ESCAPED.sub(lambda found: chr(int(found[1], 8)), text)
-
-
-if __name__ == "__main__":
-    _detach(sys.argv[1])

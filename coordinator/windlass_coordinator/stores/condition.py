@@ -42,7 +42,7 @@ class StoreCondition:
 
     room: DiskRoom = field(default_factory=NoDiskRoom)
     on_broken: Callable[[str], None] = lambda why: None
-    """Called once, on the store's thread, when the disk has lost what was written: the process must end."""
+    """Called by whichever thread finds that the disk has lost what was written: the process must end."""
     queue_limit: int = 8192
     """Orders that may wait for the store; the vital ones may be eight times as many."""
     trouble: str | None = None

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from windlass_coordinator.stores.schema.migrations import migrate, refuse_newer
+from windlass_coordinator.stores.sqlite.log_index import LogIndex
 from windlass_proto.errors import Conflict, Unavailable
 
 IN_MEMORY = ":memory:"
@@ -51,7 +52,8 @@ class OpenedDatabase:
     writer: sqlite3.Connection
     readers: Engine
     incarnation: int
-    in_memory: bool
+    log_index: LogIndex | None
+    """None = it is in memory."""
 
 
 class ReadDeadline:
@@ -113,6 +115,7 @@ def open_database(path: str, *, deadline: ReadDeadline | None = None) -> OpenedD
         try:
             writer_engine = _bring_up(writer)
             row = writer.execute("SELECT value FROM meta WHERE key = 'incarnation'").fetchone()
+            log_index = None if in_memory else LogIndex(path)
         except BaseException:
             writer.close()
             raise
@@ -123,7 +126,7 @@ def open_database(path: str, *, deadline: ReadDeadline | None = None) -> OpenedD
     except OSError as error:
         raise Unavailable(f"{path} cannot be opened: {error.strerror}") from error
     readers = writer_engine if in_memory else _reader_engine(path, deadline or ReadDeadline())
-    return OpenedDatabase(writer=writer, readers=readers, incarnation=int(row[0]), in_memory=in_memory)
+    return OpenedDatabase(writer=writer, readers=readers, incarnation=int(row[0]), log_index=log_index)
 
 
 def open_reader(path: str, *, deadline: ReadDeadline) -> sqlite3.Connection:

@@ -71,7 +71,8 @@ _LOOK_AGAIN_S = 1.0
 # Reads of users that wait for a reader; each takes milliseconds, and most who ask would give up before.
 _READS_WAITING = 1024
 
-_WRITE_ANYTHING = "UPDATE meta SET value = value WHERE key = 'incarnation'"
+# Other bytes each time: SQLite writes no page that stays the same.
+_WRITE_ANYTHING = "INSERT OR REPLACE INTO meta (key, value) VALUES ('recovered_at_ns', ?)"
 
 
 class SqliteTransaction(
@@ -135,7 +136,7 @@ class SqliteStore:
         self._reader_connections: list[sqlite3.Connection] = []
         opened = open_database(self._path, deadline=self._deadline)
         self._db, self._engine = opened.writer, opened.readers
-        self._in_memory = opened.in_memory
+        self._log_index, self._in_memory = opened.log_index, opened.log_index is None
         self._transaction = SqliteTransaction(self._db, incarnation=opened.incarnation)
         self._readers = concurrent.futures.ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         self._thread = threading.Thread(target=self._write, name="store-writer", daemon=True)
@@ -194,6 +195,8 @@ class SqliteStore:
             db.close()
         self._engine.dispose()
         self._db.close()
+        if self._log_index is not None:
+            self._log_index.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -206,7 +209,9 @@ class SqliteStore:
             return query(SqliteQueries(self._db, self._engine))
         try:
             with self._deadline.running(), _snapshot(self._reader()) as db:
-                return query(SqliteQueries(db, self._engine))
+                found = query(SqliteQueries(db, self._engine))
+                self._check_log_index()
+                return found
         except (sqlite3.Error, DBAPIError) as error:
             raise _unreadable(error, self._path) from error
 
@@ -272,6 +277,7 @@ class SqliteStore:
         deliveries: Sequence[Delivery] = ()
         try:
             self._db.execute("BEGIN IMMEDIATE")
+            self._check_log_index()
             outcomes = self._run_verbs(batch, wakes)
             if self._follow is not None and (wakes.clusters or wakes.nodes):
                 if self._hands_out_work():
@@ -280,6 +286,8 @@ class SqliteStore:
                 else:  # later, when there is room for it
                     owed = Wakes(clusters=wakes.clusters, nodes=wakes.nodes)
             self._db.execute("COMMIT")
+            if self._log_index is not None:
+                self._log_index.note()
         except Exception as error:  # noqa: BLE001 - the writer must live; nothing of this batch is stored
             self._roll_back()
             for delivery in deliveries:
@@ -346,13 +354,23 @@ class SqliteStore:
             )
         match trouble:
             case Trouble.BROKEN:
-                self._broken = f"the disk has failed the database {self._path} ({code}: {error})"
-                self._condition.trouble = self._broken
-                self._condition.on_broken(self._broken)
+                self._break(f"{code}: {error}")
             case Trouble.FULL | Trouble.READ_ONLY:
                 self._condition.trouble = f"the database {self._path} cannot be written: {error} ({code})"
             case Trouble.BUSY | Trouble.CALLERS:
                 pass
+
+    def _check_log_index(self) -> None:
+        """Raises Unavailable, if the process lives on: nothing that was read now may be believed."""
+        if self._log_index is not None and self._log_index.has_fallen_back:
+            raise Unavailable(self._break("the index of its log is an older one"))
+
+    def _break(self, why: str) -> str:
+        """Nothing is safe any more."""
+        self._broken = f"the disk has failed the database {self._path} ({why})"
+        self._condition.trouble = self._broken
+        self._condition.on_broken(self._broken)
+        return self._broken
 
     def _keep_house(self) -> None:
         """Now and then: whether the disk is well again, and whether the log has grown too long."""
@@ -368,7 +386,7 @@ class SqliteStore:
     def _look_again(self) -> None:
         trouble, self._condition.trouble = self._condition.trouble, None
         reply: concurrent.futures.Future[None] = concurrent.futures.Future()
-        touch = Order(lambda _: self._db.execute(_WRITE_ANYTHING), reply, Lane.VITAL)
+        touch = Order(lambda _: self._db.execute(_WRITE_ANYTHING, (str(time.time_ns()),)), reply, Lane.VITAL)
         if (error := self._attempt([touch])) is None:
             _log.info("store.recovered", database=self._path)
             return
