@@ -360,7 +360,7 @@ def _credential_lookup(store: Store) -> CredentialLookup:
                 revoked=found.revoked,
             )
 
-        return await store.run(verb)
+        return await store.look_up(verb)
 
     return lookup
 

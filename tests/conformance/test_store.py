@@ -531,6 +531,14 @@ def test_a_credential_comes_back_as_it_was(store: Store) -> None:
     assert store.run_now(lambda tx: tx.credential("unknown")) is None
 
 
+async def test_what_is_looked_up_is_what_was_committed(store: Store) -> None:
+    cluster = a_cluster(store)
+    first = a_node(store, cluster)
+    assert the(await store.look_up(lambda tx: tx.node_view(first))).node_key == first
+    second = a_node(store, cluster, node_id="node-2")
+    assert the(await store.look_up(lambda tx: tx.node_view(second))).node_key == second
+
+
 def test_facts_are_taken_with_their_change(store: Store) -> None:
     fact = Fact(kind=FactKind.JOB_SUBMITTED, tenant=DEFAULT_TENANT, payload={"index": [[0, 3]]})
 

@@ -22,7 +22,7 @@ class LeasePolicy:
     shortest_lease: timedelta = timedelta(seconds=15)
     quiet_interval: timedelta = timedelta(minutes=5)
     """From one heartbeat to the next of a node that has no attempt; its polls show that it lives."""
-    returns_per_s: float = 500.0
+    returns_per_s: float = 300.0
     """Nodes that are to come back in a second when all have lost the coordinator."""
     replace_after: timedelta = timedelta(minutes=5)
     """Silence after which a node's attempts are given to others, when their tasks say keep_going."""

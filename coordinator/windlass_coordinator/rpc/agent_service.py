@@ -378,7 +378,7 @@ class AgentService(agent_pb2_grpc.AgentServiceServicer):
     async def _place_of(self, node_key: NodeKey) -> tuple[ClusterKey, NodeCapacity]:
         note = self._notes.of(node_key)
         if note.place is None:
-            node = await self._store.run(lambda tx: tx.node_view(node_key))
+            node = await self._store.look_up(lambda tx: tx.node_view(node_key))
             if node is None:
                 raise Denied("this node is not known here: join again")
             note.place = (node.cluster_key, node.capacity)

@@ -328,6 +328,10 @@ class Store(Protocol):
     def run_now(self, verb: Callable[[Transaction], T]) -> T:
         """The same without an event loop, for start-up and specs; blocks."""
 
+    async def look_up(self, verb: Callable[[Transaction], T]) -> T:
+        """Runs a verb that reads a few rows and writes nothing. Sees all that is committed, and waits for no
+        commit where it need not."""
+
     async def read(self, query: Callable[[Queries], T]) -> T:
         """Runs a query that writes nothing."""
 

@@ -47,7 +47,7 @@ def test_a_poll_is_parked_as_long_as_asked_but_the_first_ends_at_any_time() -> N
 
 
 @pytest.mark.parametrize(
-    ("nodes", "poll_s", "reconnect_s"), [(10, 6.75, 0), (499, 6.75, 0), (10_000, 27, 20), (20_000, 30, 40)]
+    ("nodes", "poll_s", "reconnect_s"), [(10, 6.75, 0), (299, 6.75, 0), (10_000, 27, 33), (20_000, 30, 66)]
 )
 def test_nodes_without_attempts_poll_twice_in_a_lease_and_a_lost_fleet_comes_back_bit_by_bit(
     nodes: int, poll_s: float, reconnect_s: float

@@ -1,7 +1,9 @@
 """How the coordinator judges itself: its disk, its store, its duties, its own pauses."""
 
+import asyncio
 import gc
 import sqlite3
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -154,6 +156,23 @@ def test_one_callers_mistake_does_not_fail_its_neighbours(store: Store) -> None:
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         store.run_now(mistaken)
     assert store.run_now(lambda tx: tx.cluster_names("default")) == []  # type: ignore[arg-type]  # a name
+
+
+async def test_what_is_looked_up_does_not_wait_for_the_commit_that_is_under_way(store: Store) -> None:
+    may_end, begun = threading.Event(), threading.Event()
+
+    def hold(_: object) -> None:
+        begun.set()
+        may_end.wait(20)
+
+    holding = asyncio.create_task(store.run(hold))
+    try:
+        assert await asyncio.to_thread(begun.wait, 20)
+        async with asyncio.timeout(10):
+            assert await store.look_up(lambda tx: tx.credential("unknown")) is None
+    finally:
+        may_end.set()
+        await holding
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,9 @@ class PostgresStore:
         self._line.put(VerbOrder(verb, reply, Lane.VITAL, time.monotonic()))
         return reply.result()
 
+    async def look_up(self, verb: Callable[[Transaction], T]) -> T:
+        return await self.run(verb)
+
     async def read(self, query: Callable[[Queries], T]) -> T:
         self._check_open()
         if self._reading >= _READS_WAITING:

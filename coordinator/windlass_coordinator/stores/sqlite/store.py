@@ -137,6 +137,7 @@ class SqliteStore:
         opened = open_database(self._path, deadline=self._deadline)
         self._db, self._engine = opened.writer, opened.readers
         self._log_index, self._in_memory = opened.log_index, opened.log_index is None
+        self._incarnation = opened.incarnation
         self._transaction = SqliteTransaction(self._db, incarnation=opened.incarnation)
         self._readers = concurrent.futures.ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
         self._thread = threading.Thread(target=self._write, name="store-writer", daemon=True)
@@ -160,6 +161,12 @@ class SqliteStore:
         reply: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._orders.put(Order(verb, reply, Lane.VITAL))
         return reply.result()
+
+    async def look_up(self, verb: Callable[[Transaction], T]) -> T:
+        if self._in_memory:
+            return await self.run(verb)
+        self._check_open()
+        return self._see(lambda db: verb(SqliteTransaction(db, incarnation=self._incarnation)))
 
     async def read(self, query: Callable[[Queries], T]) -> T:
         self._check_open()
@@ -207,9 +214,13 @@ class SqliteStore:
     def _read(self, query: Callable[[Queries], T]) -> T:
         if self._in_memory:
             return query(SqliteQueries(self._db, self._engine))
+        return self._see(lambda db: query(SqliteQueries(db, self._engine)))
+
+    def _see(self, look: Callable[[sqlite3.Connection], T]) -> T:
+        """What is committed now, by this thread's own connection."""
         try:
             with self._deadline.running(), _snapshot(self._reader()) as db:
-                found = query(SqliteQueries(db, self._engine))
+                found = look(db)
                 self._check_log_index()
                 return found
         except (sqlite3.Error, DBAPIError) as error:
