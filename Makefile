@@ -39,15 +39,17 @@ $(TOOLS): $(READY) requirements/test_tools.sh requirements/guest.sh
 	@requirements/test_tools.sh
 
 # What only thinks runs two at a time. What starts programs mostly waits: its files run two at a time as well, the
-# faults one by one beside them, and what needs the machine for itself (`alone`) at the end. Exit code 5 = none there.
+# faults one by one beside them. At the end comes what needs the machine for itself: the guest, whose processors are
+# imitated, and what is `alone`. Exit code 5 = none there.
 test: $(READY) $(TOOLS)
 	@status=0; \
 	$(BIN)/pytest -q -n 2 --dist worksteal tests/spec tests/conformance || status=$$?; \
-	$(BIN)/pytest -q tests/simulation || status=$$?; \
+	$(BIN)/pytest -q -n 2 --dist loadfile tests/simulation || status=$$?; \
 	$(BIN)/pytest -q -m "not alone" tests/faults > .venv/test-faults.log 2>&1 & faults=$$!; \
-	$(BIN)/pytest -q -n 2 --dist loadfile -m "not alone and not long" tests/transcripts tests/integration tests/e2e tests/guest/test_guest.py || status=$$?; \
+	$(BIN)/pytest -q -n 2 --dist loadfile -m "not alone" tests/transcripts tests/integration tests/e2e || status=$$?; \
 	wait $$faults || status=$$?; \
 	cat .venv/test-faults.log; \
+	$(BIN)/pytest -q -m "not long" tests/guest/test_guest.py || status=$$?; \
 	$(BIN)/pytest -q -m alone tests || { code=$$?; [ $$code = 5 ] || status=$$code; }; \
 	exit $$status
 

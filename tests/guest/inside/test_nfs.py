@@ -38,7 +38,7 @@ class Node:
             NetworkPolicy(hosts=("127.0.0.1",), within_s=within_s), program="/usr/sbin/mount.nfs"
         )
         self.mounter = NodeMounts(
-            MountLimits(start_s=10.0, probe_s=3.0),
+            MountLimits(start_s=10.0, probe_s=8.0),
             rclone="/bin/false",
             boot_id="this-boot",
             network=networks,
