@@ -4,6 +4,7 @@ import asyncio
 import signal
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,8 @@ WITH_WORK = (
     "agent.forget.after_write",
 )
 QUICK = ("agent.handover.after",)
+PATIENT: dict[str, Any] = {"disconnect": DisconnectPolicy.NO_OVERLAP, "run_for": timedelta(minutes=2)}
+"""For who must find his attempts where they were, however long a slow machine takes to start him."""
 
 
 @scenario("B01")
@@ -45,7 +48,7 @@ async def test_b01_commands_keep_their_processes_when_their_agent_dies(
     (agent,) = world.agents
     gate = world.gate()
     body = f"i=0; {gate.wait.replace('sleep', 'echo $i; i=$((i+1)); sleep')}; echo end; exit $WINDLASS_INDEX"
-    job = await world.submit(world.task(body, instances=count), fail_on_instance_failure=False)
+    job = await world.submit(world.task(body, instances=count, **PATIENT), fail_on_instance_failure=False)
     await world.until_started(job, count=count)
     keepers, commands = agent.keepers(), set(agent.commands())
     mains = {entry.pid for entry in world.ledger.starts(job)}
@@ -117,7 +120,7 @@ async def _killed_twice_at(world: World, failpoint: str) -> None:
     await world.start(slots=4)
     (agent,) = world.agents
     gate = world.gate()
-    running = await world.submit(world.task(gate.wait, instances=2))
+    running = await world.submit(world.task(gate.wait, instances=2, **PATIENT))
     await world.until_started(running, count=2)
     agent.kill()
     jobs: list[JobId] = []
