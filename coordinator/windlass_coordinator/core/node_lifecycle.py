@@ -28,6 +28,9 @@ def judge_inventory_item(
         return InventoryVerdict.REPORT if has_exit else InventoryVerdict.KEEP
     if view.state in (AttemptState.LOST, AttemptState.RELEASED) and logs_stored:
         return InventoryVerdict.KILL
+    if not has_exit and view.state not in (AttemptState.LOST, AttemptState.RELEASED):
+        # It was over before it began; its agent was killed when it had told so, and would begin it now.
+        return InventoryVerdict.KILL
     # The result is known; what may be missing are the last bytes of its logs.
     return InventoryVerdict.FORGET if logs_stored else InventoryVerdict.REPORT
 

@@ -41,6 +41,14 @@ def verdict_on(
     return judge_inventory_item(view, REF, node_key=OUR_NODE, has_exit=has_exit, logs_stored=logs_stored)
 
 
+@pytest.mark.parametrize("state", [AttemptState.STOPPED, AttemptState.FAILED])
+@pytest.mark.parametrize("logs_stored", [False, True])
+def test_an_attempt_that_is_over_and_has_no_exit_is_not_begun_after_all(
+    state: AttemptState, logs_stored: bool
+) -> None:
+    assert verdict_on(an_attempt(state), logs_stored=logs_stored) is InventoryVerdict.KILL
+
+
 @pytest.mark.parametrize("state", LIVE)
 def test_a_live_attempt_goes_on(state: AttemptState) -> None:
     assert verdict_on(an_attempt(state)) is InventoryVerdict.KEEP

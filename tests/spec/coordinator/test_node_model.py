@@ -39,6 +39,9 @@ def expected(
     if state in (S.LOST, S.RELEASED):
         # Its process must not go on; of one that has ended the rest of the output may still be wanted.
         return {InventoryVerdict.KILL} if logs_stored else {InventoryVerdict.KILL, InventoryVerdict.REPORT}
+    if state.is_terminal and not has_exit:
+        # What the node has of it could only begin now.
+        return {InventoryVerdict.KILL}
     if state.is_terminal:
         return {InventoryVerdict.FORGET if logs_stored else InventoryVerdict.REPORT}
     return {InventoryVerdict.REPORT if has_exit else InventoryVerdict.KEEP}
