@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.faults.scenarios import NotRun, scenario
-from tests.support.world import World
+from tests.support.world import Gate, World
+from windlass_proto.model.ids import JobId
 from windlass_proto.model.states import JobState
 
 _EARLIER = {
@@ -33,6 +34,21 @@ def earlier(world: World, version: str) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(str(directory / root) for root in _ROOTS)}
 
 
+async def begun(world: World) -> tuple[Gate, JobId]:
+    gate = world.gate()
+    job = await world.submit(f"echo before; {gate.wait}; echo after")
+    await world.until_started(job)
+    return gate, job
+
+
+async def goes_on(world: World, gate: Gate, job: JobId) -> None:
+    """As if nothing had been replaced."""
+    gate.open()
+    assert (await world.wait(job)).state is JobState.SUCCEEDED
+    assert await world.log(job) == b"before\nafter\n"
+    assert len(await world.attempts(job)) == 1
+
+
 @scenario("U02", quick=False)
 @pytest.mark.parametrize("version", _EARLIER)
 async def test_u02_an_agent_of_an_earlier_version_works_and_is_replaced_while_its_command_runs(
@@ -46,9 +62,7 @@ async def test_u02_an_agent_of_an_earlier_version_works_and_is_replaced_while_it
     assert (await world.wait(failed)).state is JobState.FAILED
     assert [one.exit_code for one in await world.attempts(failed)] == [3]
 
-    gate = world.gate()
-    job = await world.submit(f"echo before; {gate.wait}; echo after")
-    await world.until_started(job)
+    gate, job = await begun(world)
     (start,) = world.ledger.starts(job)
     assert await asyncio.to_thread(agent.terminate) == 0
     assert start.pid in agent.commands()
@@ -56,11 +70,7 @@ async def test_u02_an_agent_of_an_earlier_version_works_and_is_replaced_while_it
     agent.start_again()
     await world.until(lambda: agent.said.count("session.opened") > lives)
     assert start.pid in agent.commands()
-    gate.open()
-
-    assert (await world.wait(job)).state is JobState.SUCCEEDED
-    assert await world.log(job) == b"before\nafter\n"
-    assert len(await world.attempts(job)) == 1
+    await goes_on(world, gate, job)
     # A keeper of the earlier version gives way when its slot is idle.
     assert (await world.wait(await world.submit("true"))).state is JobState.SUCCEEDED
 
@@ -76,14 +86,8 @@ async def test_u01_a_coordinator_of_an_earlier_version_serves_this_agent_and_is_
     agent = await world.add_agent()
     assert (await world.wait(await world.submit("true"))).state is JobState.SUCCEEDED
 
-    gate = world.gate()
-    job = await world.submit(f"echo before; {gate.wait}; echo after")
-    await world.until_started(job)
+    gate, job = await begun(world)
     assert await asyncio.to_thread(world.coordinator.terminate) == 0
     world.coordinator.start()
     await world.until_ready(agent)
-    gate.open()
-
-    assert (await world.wait(job)).state is JobState.SUCCEEDED
-    assert await world.log(job) == b"before\nafter\n"
-    assert len(await world.attempts(job)) == 1
+    await goes_on(world, gate, job)

@@ -26,7 +26,7 @@ def observed(coverage: Coverage) -> Iterator[None]:
         state = "unknown" if view is None else f"{view.state}"
         if view is not None and view.fence != ref.fence:
             state = "fenced"
-        coverage.saw("inventory", state, f"{'ended' if more['has_exit'] else 'not ended'} {verdict}")
+        coverage.saw("inventory", state, f"{'ended' if more['has_ended'] else 'not ended'} {verdict}")
         return verdict
 
     report.judge, session.judge_inventory_item = watched_judge, watched_judge_item

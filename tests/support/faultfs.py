@@ -165,11 +165,10 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
 
         self._undo.append(Undo(inode=about.st_ino, folder="", do=undo, forget=lambda: os.close(keep)))
 
-    def _note_size(self, file: str | int) -> None:
-        """Of a path or an open file, which may have no path any more."""
+    def _note_size(self, path: str) -> None:
         if not self._remembers:
             return
-        fd = os.open(file, os.O_RDWR) if isinstance(file, str) else os.dup(file)
+        fd = os.open(path, os.O_RDWR)
         about = os.fstat(fd)
         tail = os.pread(fd, about.st_size, 0)
 
@@ -206,13 +205,6 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
     def _at(self, path: str) -> str:
         return self._root + path
 
-    def _file(self, path: str | None, fh: int | None) -> str | int:
-        """By its descriptor when it is open."""
-        if fh is not None:
-            return fh
-        assert path is not None, "a file has a name or is open"
-        return self._at(path)
-
     def init(self, path: str) -> None:
         pass
 
@@ -223,8 +215,11 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
 
     def getattr(self, path: str | None, fh: int | None = None) -> dict[str, Any]:
         self._enter("getattr", path)
-        file = self._file(path, fh)
-        about = os.lstat(file) if isinstance(file, str) else os.fstat(file)
+        if fh is not None:
+            about = os.fstat(fh)
+        else:
+            assert path is not None, "a file has a name or is open"
+            about = os.lstat(self._at(path))
         names = ("mode", "nlink", "uid", "gid", "size", "ino", "blocks")
         found: dict[str, Any] = {f"st_{name}": getattr(about, f"st_{name}") for name in names}
         for name in ("atime", "mtime", "ctime"):
@@ -273,12 +268,11 @@ class FaultFs(mfusepy.Operations):  # type: ignore[misc]  # mfusepy has no types
             self._note_bytes(fh, offset, len(data))
             return os.pwrite(fh, data, offset)
 
-    def truncate(self, path: str | None, length: int, fh: int | None = None) -> int:
+    def truncate(self, path: str, length: int, fh: int | None = None) -> int:
         self._enter("truncate", path)
         with self._lock:
-            file = self._file(path, fh)
-            self._note_size(file)
-            os.truncate(file, length)
+            self._note_size(self._at(path))
+            os.truncate(self._at(path) if fh is None else fh, length)
         return 0
 
     def flush(self, path: str | None, fh: int) -> int:

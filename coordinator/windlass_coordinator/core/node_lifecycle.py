@@ -19,19 +19,19 @@ class Revocation:
 
 
 def judge_inventory_item(
-    view: AttemptView | None, ref: AttemptRef, *, node_key: NodeKey, has_exit: bool, logs_stored: bool
+    view: AttemptView | None, ref: AttemptRef, *, node_key: NodeKey, has_ended: bool, logs_stored: bool
 ) -> InventoryVerdict:
-    """Decides on one attempt that a node says it has."""
+    """Decides on one attempt that a node says it has, and that has ended there or not."""
     if view is None or view.node_key != node_key or view.fence != ref.fence:
         return InventoryVerdict.KILL
     if not view.state.is_terminal:
-        return InventoryVerdict.REPORT if has_exit else InventoryVerdict.KEEP
-    if view.state in (AttemptState.LOST, AttemptState.RELEASED) and logs_stored:
+        return InventoryVerdict.REPORT if has_ended else InventoryVerdict.KEEP
+    # What is over is over. What may be missing are the last bytes of its logs.
+    if view.state in (AttemptState.LOST, AttemptState.RELEASED):
+        return InventoryVerdict.KILL if logs_stored else InventoryVerdict.REPORT
+    if not has_ended:
+        # It was stopped before it began, and its agent was killed when it had told so: now it would begin.
         return InventoryVerdict.KILL
-    if not has_exit and view.state not in (AttemptState.LOST, AttemptState.RELEASED):
-        # It was over before it began; its agent was killed when it had told so, and would begin it now.
-        return InventoryVerdict.KILL
-    # The result is known; what may be missing are the last bytes of its logs.
     return InventoryVerdict.FORGET if logs_stored else InventoryVerdict.REPORT
 
 

@@ -201,8 +201,8 @@ def _verdict(
     facts = tx.attempt_log_facts(ref) if view is not None and view.state.is_terminal else None
     stored = facts is None or logs_stored(facts)
     # Lost with its keeper, say: a result without an exit record, which may not be on record here.
-    has_result = item.has_exit or item.phase is AttemptPhase.ENDED
-    verdict = judge_inventory_item(view, ref, node_key=node.node_key, has_exit=has_result, logs_stored=stored)
+    has_ended = item.has_exit or item.phase is AttemptPhase.ENDED
+    verdict = judge_inventory_item(view, ref, node_key=node.node_key, has_ended=has_ended, logs_stored=stored)
     return VerdictItem(ref=ref, verdict=verdict, from_seq=1)
 
 

@@ -4,11 +4,11 @@ import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from tests.support.stored_records import NOW
 from windlass_coordinator.stores import open_store
 from windlass_coordinator.stores.base import Store
 from windlass_coordinator.stores.condition import StoreCondition
@@ -16,8 +16,6 @@ from windlass_coordinator.stores.secrets import SealedSecret
 from windlass_proto.errors import Unavailable
 from windlass_proto.model.ids import DEFAULT_TENANT
 from windlass_proto.model.secrets import SecretKind
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class FailedDisk:

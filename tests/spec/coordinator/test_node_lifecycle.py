@@ -36,14 +36,14 @@ def an_attempt(state: AttemptState) -> AttemptView:
 
 
 def verdict_on(
-    view: AttemptView | None, *, has_exit: bool = False, logs_stored: bool = False
+    view: AttemptView | None, *, has_ended: bool = False, logs_stored: bool = False
 ) -> InventoryVerdict:
-    return judge_inventory_item(view, REF, node_key=OUR_NODE, has_exit=has_exit, logs_stored=logs_stored)
+    return judge_inventory_item(view, REF, node_key=OUR_NODE, has_ended=has_ended, logs_stored=logs_stored)
 
 
 @pytest.mark.parametrize("state", [AttemptState.STOPPED, AttemptState.FAILED])
 @pytest.mark.parametrize("logs_stored", [False, True])
-def test_an_attempt_that_is_over_and_has_no_exit_is_not_begun_after_all(
+def test_an_attempt_that_is_over_and_not_on_its_node_is_not_begun_after_all(
     state: AttemptState, logs_stored: bool
 ) -> None:
     assert verdict_on(an_attempt(state), logs_stored=logs_stored) is InventoryVerdict.KILL
@@ -56,26 +56,26 @@ def test_a_live_attempt_goes_on(state: AttemptState) -> None:
 
 @pytest.mark.parametrize("state", LIVE)
 def test_an_attempt_that_ended_unseen_is_reported(state: AttemptState) -> None:
-    assert verdict_on(an_attempt(state), has_exit=True) is InventoryVerdict.REPORT
+    assert verdict_on(an_attempt(state), has_ended=True) is InventoryVerdict.REPORT
 
 
 @pytest.mark.parametrize("state", RESULTS)
 def test_a_known_result_is_forgotten_when_its_logs_are_stored(state: AttemptState) -> None:
-    assert verdict_on(an_attempt(state), has_exit=True, logs_stored=True) is InventoryVerdict.FORGET
-    assert verdict_on(an_attempt(state), has_exit=True, logs_stored=False) is InventoryVerdict.REPORT
+    assert verdict_on(an_attempt(state), has_ended=True, logs_stored=True) is InventoryVerdict.FORGET
+    assert verdict_on(an_attempt(state), has_ended=True, logs_stored=False) is InventoryVerdict.REPORT
 
 
 @pytest.mark.parametrize("state", REVOKED)
-@pytest.mark.parametrize("has_exit", [True, False])
-def test_a_revoked_attempt_is_killed_even_if_it_ended_well(state: AttemptState, has_exit: bool) -> None:
-    assert verdict_on(an_attempt(state), has_exit=has_exit, logs_stored=True) is InventoryVerdict.KILL
+@pytest.mark.parametrize("has_ended", [True, False])
+def test_a_revoked_attempt_is_killed_even_if_it_ended_well(state: AttemptState, has_ended: bool) -> None:
+    assert verdict_on(an_attempt(state), has_ended=has_ended, logs_stored=True) is InventoryVerdict.KILL
 
 
 @pytest.mark.parametrize("state", AttemptState)
 def test_an_old_fence_is_killed_in_every_state(state: AttemptState) -> None:
     newer = replace(an_attempt(state), fence=Fence(REF.fence + 1))
 
-    assert verdict_on(newer, has_exit=True, logs_stored=True) is InventoryVerdict.KILL
+    assert verdict_on(newer, has_ended=True, logs_stored=True) is InventoryVerdict.KILL
 
 
 def test_what_is_not_this_nodes_is_killed() -> None:

@@ -31,7 +31,7 @@ def a_view(state: AttemptState, *, node: NodeKey) -> AttemptView:
 
 
 def expected(
-    state: AttemptState | None, node: NodeKey, fence: Fence, *, has_exit: bool, logs_stored: bool
+    state: AttemptState | None, node: NodeKey, fence: Fence, *, has_ended: bool, logs_stored: bool
 ) -> set[InventoryVerdict]:
     """In the order of the law: whose it is, then whether it is over, then what is still wanted."""
     if state is None or node is not HERE or fence is not CURRENT:
@@ -39,22 +39,22 @@ def expected(
     if state in (S.LOST, S.RELEASED):
         # Its process must not go on; of one that has ended the rest of the output may still be wanted.
         return {InventoryVerdict.KILL} if logs_stored else {InventoryVerdict.KILL, InventoryVerdict.REPORT}
-    if state.is_terminal and not has_exit:
+    if state.is_terminal and not has_ended:
         # What the node has of it could only begin now.
         return {InventoryVerdict.KILL}
     if state.is_terminal:
         return {InventoryVerdict.FORGET if logs_stored else InventoryVerdict.REPORT}
-    return {InventoryVerdict.REPORT if has_exit else InventoryVerdict.KEEP}
+    return {InventoryVerdict.REPORT if has_ended else InventoryVerdict.KEEP}
 
 
 def test_the_verdict_on_every_attempt_that_a_node_may_list() -> None:
-    for state, node, fence, has_exit, logs_stored in product(
+    for state, node, fence, has_ended, logs_stored in product(
         [None, *AttemptState], (HERE, ELSEWHERE), (CURRENT, OLD), (False, True), (False, True)
     ):
         view = None if state is None else a_view(state, node=node)
         ref = AttemptRef(task_key=TaskKey(1), index=0, attempt=2, fence=fence)
-        verdict = judge_inventory_item(view, ref, node_key=HERE, has_exit=has_exit, logs_stored=logs_stored)
-        assert verdict in expected(state, node, fence, has_exit=has_exit, logs_stored=logs_stored)
+        verdict = judge_inventory_item(view, ref, node_key=HERE, has_ended=has_ended, logs_stored=logs_stored)
+        assert verdict in expected(state, node, fence, has_ended=has_ended, logs_stored=logs_stored)
 
 
 def test_what_a_node_does_not_list_is_given_back_or_lost_and_never_the_users_failure() -> None:

@@ -28,6 +28,7 @@ from windlass_coordinator.stores.postgres.signals import SignalReader, SignalWri
 from windlass_coordinator.stores.postgres.transact import Transactor
 from windlass_coordinator.stores.postgres.waiting_line import Reply, VerbOrder, WaitingLine
 from windlass_coordinator.stores.queries import Queries
+from windlass_coordinator.stores.reading_threads import THREADS, ReadingThreads
 from windlass_proto.errors import Overloaded, Unavailable
 
 T = TypeVar("T")
@@ -36,10 +37,6 @@ _log = structlog.get_logger()
 
 # Enough to keep two or three cores of the server busy; more of them only wait for each other.
 _WRITERS = 8
-_READERS = 2
-
-# Reads of users that wait for a reader; each takes milliseconds, and most who ask would give up before.
-_READS_WAITING = 1024
 
 
 class PostgresStore:
@@ -51,15 +48,14 @@ class PostgresStore:
         self._after_commit: Callable[[Wakes], None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._condition = condition or StoreCondition()
-        self._reading = 0
         self._closed = False
         incarnation = open_database(conninfo)
         origin = secrets.token_hex(8)
         self._transactor = Transactor(incarnation=incarnation, signals=SignalWriter(origin))
         self._line = WaitingLine(self._condition)
         self._condition.waiting = self._line.__len__
-        self._engine: Engine = reader_engine(conninfo, size=_READERS)
-        self._readers = concurrent.futures.ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
+        self._engine: Engine = reader_engine(conninfo, size=THREADS)
+        self._readers = ReadingThreads(self._condition)
         self._follower = Follower(self._transactor, Session(conninfo), tell=self._tell)
         self._follower.start()
         self._signals = SignalReader(conninfo, origin=origin, on_wakes=self._hear)
@@ -93,14 +89,7 @@ class PostgresStore:
 
     async def read(self, query: Callable[[Queries], T]) -> T:
         self._check_open()
-        if self._reading >= _READS_WAITING:
-            self._condition.shed[Lane.LOOK] += 1
-            raise Overloaded(f"{self._reading} queries wait for the database already: try again later")
-        self._reading += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
-        finally:
-            self._reading -= 1
+        return await self._readers.run(lambda: self._read(query))
 
     async def read_small(self, query: Callable[[Queries], T]) -> T:
         # Never at once: even the smallest query waits for the network.
@@ -115,7 +104,7 @@ class PostgresStore:
             thread.join()
         self._follower.close()
         self._signals.close()
-        self._readers.shutdown()
+        self._readers.close()
         self._engine.dispose()
 
     def _check_open(self) -> None:

@@ -14,14 +14,13 @@ import concurrent.futures
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from windlass_coordinator.core.records import Wakes
 from windlass_coordinator.stores.base import Delivery, Follow, Transaction
@@ -31,11 +30,9 @@ from windlass_coordinator.stores.queries import Queries
 from windlass_coordinator.stores.sqlite.claims import SqliteClaims
 from windlass_coordinator.stores.sqlite.due import SqliteDue
 from windlass_coordinator.stores.sqlite.files import (
-    LONGEST_READ,
     ReadDeadline,
     keep_log_short,
     open_database,
-    open_reader,
 )
 from windlass_coordinator.stores.sqlite.held import SqliteHeld
 from windlass_coordinator.stores.sqlite.jobs import SqliteJobs
@@ -44,6 +41,7 @@ from windlass_coordinator.stores.sqlite.nodes import SqliteNodes
 from windlass_coordinator.stores.sqlite.orders import Order, OrderQueue, Reply
 from windlass_coordinator.stores.sqlite.publishing import SqlitePublishing
 from windlass_coordinator.stores.sqlite.queries import SqliteQueries
+from windlass_coordinator.stores.sqlite.readers import Readers
 from windlass_coordinator.stores.sqlite.reports import SqliteReports
 from windlass_coordinator.stores.sqlite.restoring import SqliteRestoring
 from windlass_coordinator.stores.sqlite.retention import SqliteRetention
@@ -51,13 +49,11 @@ from windlass_coordinator.stores.sqlite.roles import SqliteRoles
 from windlass_coordinator.stores.sqlite.secrets import SqliteSecrets
 from windlass_coordinator.stores.sqlite.steering import SqliteSteering
 from windlass_coordinator.stores.sqlite.troubles import Trouble, judge
-from windlass_proto.errors import InvalidRequest, NoRoom, Overloaded, Unavailable
+from windlass_proto.errors import InvalidRequest, NoRoom, Unavailable
 
 T = TypeVar("T")
 
 _log = structlog.get_logger()
-
-_READERS = 2
 
 # Looking a member up costs each verb a tenth of a microsecond.
 _VITAL = Lane.VITAL
@@ -67,9 +63,6 @@ _LONGEST_OF_OTHERS_S = 0.05
 
 # Between two looks at a disk that was in trouble, and at the length of the log.
 _LOOK_AGAIN_S = 1.0
-
-# Reads of users that wait for a reader; each takes milliseconds, and most who ask would give up before.
-_READS_WAITING = 1024
 
 # Other bytes each time: SQLite writes no page that stays the same.
 _WRITE_ANYTHING = "INSERT OR REPLACE INTO meta (key, value) VALUES ('recovered_at_ns', ?)"
@@ -128,18 +121,21 @@ class SqliteStore:
         self._owed: Wakes | None = None
         self._broken: str | None = None
         self._house_at_s = 0.0
-        self._reading = 0
         self._closed = False
         self._path = str(path)
-        self._local = threading.local()
-        self._deadline = ReadDeadline()
-        self._reader_connections: list[sqlite3.Connection] = []
-        opened = open_database(self._path, deadline=self._deadline)
-        self._db, self._engine = opened.writer, opened.readers
-        self._log_index, self._in_memory = opened.log_index, opened.log_index is None
+        deadline = ReadDeadline()
+        opened = open_database(self._path, deadline=deadline)
+        self._db, self._engine, self._log_index = opened.writer, opened.readers, opened.log_index
         self._incarnation = opened.incarnation
         self._transaction = SqliteTransaction(self._db, incarnation=opened.incarnation)
-        self._readers = concurrent.futures.ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
+        # In memory the one connection belongs to the writer, which reads between two commits.
+        self._readers = (
+            None
+            if opened.log_index is None
+            else Readers(
+                self._path, deadline=deadline, condition=self._condition, check=self._check_log_index
+            )
+        )
         self._thread = threading.Thread(target=self._write, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -163,33 +159,26 @@ class SqliteStore:
         return reply.result()
 
     async def look_up(self, verb: Callable[[Transaction], T]) -> T:
-        if self._in_memory:
+        if self._readers is None:
             return await self.run(verb)
         self._check_open()
-        return self._see(lambda db: verb(SqliteTransaction(db, incarnation=self._incarnation)))
+        return self._readers.read_here(lambda db: verb(SqliteTransaction(db, incarnation=self._incarnation)))
 
     async def read(self, query: Callable[[Queries], T]) -> T:
         self._check_open()
-        if self._in_memory:
-            # The one connection belongs to the writer, which reads between two commits.
-            self._loop = asyncio.get_running_loop()
-            reply: asyncio.Future[T] = self._loop.create_future()
-            self._orders.put(Order(_no_verb, reply, current_lane.get(), lambda: self._read(query)))
-            return await reply
-        if self._reading >= _READS_WAITING:
-            self._condition.shed[Lane.LOOK] += 1
-            raise Overloaded(f"{self._reading} queries wait for the database already: try again later")
-        self._reading += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
-        finally:
-            self._reading -= 1
+        if self._readers is not None:
+            return await self._readers.read(lambda db: query(SqliteQueries(db, self._engine)))
+        self._loop = asyncio.get_running_loop()
+        reply: asyncio.Future[T] = self._loop.create_future()
+        look = partial(query, SqliteQueries(self._db, self._engine))
+        self._orders.put(Order(_no_verb, reply, current_lane.get(), look))
+        return await reply
 
     async def read_small(self, query: Callable[[Queries], T]) -> T:
-        if self._in_memory:
+        if self._readers is None:
             return await self.read(query)
         self._check_open()
-        return self._read(query)
+        return self._readers.read_here(lambda db: query(SqliteQueries(db, self._engine)))
 
     def close(self) -> None:
         if self._closed:
@@ -197,9 +186,8 @@ class SqliteStore:
         self._closed = True
         self._orders.close()
         self._thread.join()
-        self._readers.shutdown()
-        for db in self._reader_connections:
-            db.close()
+        if self._readers is not None:
+            self._readers.close()
         self._engine.dispose()
         self._db.close()
         if self._log_index is not None:
@@ -210,31 +198,6 @@ class SqliteStore:
             raise Unavailable("the store is closed: this coordinator is going down")
         if self._broken is not None:
             raise Unavailable(self._broken)
-
-    def _read(self, query: Callable[[Queries], T]) -> T:
-        if self._in_memory:
-            return query(SqliteQueries(self._db, self._engine))
-        return self._see(lambda db: query(SqliteQueries(db, self._engine)))
-
-    def _see(self, look: Callable[[sqlite3.Connection], T]) -> T:
-        """What is committed now, by this thread's own connection."""
-        try:
-            with self._deadline.running(), _snapshot(self._reader()) as db:
-                found = look(db)
-                self._check_log_index()
-                return found
-        except (sqlite3.Error, DBAPIError) as error:
-            raise _unreadable(error, self._path) from error
-
-    def _reader(self) -> sqlite3.Connection:
-        """This reader thread's own connection."""
-        if self._in_memory:
-            return self._db
-        db: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if db is None:
-            self._local.db = db = open_reader(self._path, deadline=self._deadline)
-            self._reader_connections.append(db)
-        return db
 
     def _write(self) -> None:
         while True:
@@ -386,7 +349,7 @@ class SqliteStore:
     def _keep_house(self) -> None:
         """Now and then: whether the disk is well again, and whether the log has grown too long."""
         now = time.monotonic()
-        if now < self._house_at_s or self._in_memory or self._broken is not None:
+        if now < self._house_at_s or self._readers is None or self._broken is not None:
             return
         self._house_at_s = now + _LOOK_AGAIN_S
         if self._condition.trouble is not None:
@@ -453,22 +416,3 @@ def _ask(order: Order, query: Callable[[], Any]) -> _Outcome:
 
 def _no_verb(_: Transaction) -> None:
     """Stands where an order has a query instead."""
-
-
-@contextmanager
-def _snapshot(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    db.execute("BEGIN")
-    try:
-        yield db
-    finally:
-        db.execute("ROLLBACK")
-
-
-def _unreadable(error: sqlite3.Error | DBAPIError, path: str) -> Exception:
-    """What a query's failure is to its caller; a mistake in the query itself stays what it is."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    if getattr(cause, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
-        return Unavailable(f"this took longer than {LONGEST_READ.seconds} s: ask for less at once")
-    if isinstance(cause, Exception) and judge(cause, database=Path(path)) is Trouble.CALLERS:
-        return error
-    return Unavailable(f"the database {path} could not be read: {cause}")
