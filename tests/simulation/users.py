@@ -49,13 +49,17 @@ class User(Process):
             self._submit(job)
 
     def _submit(self, job: Submitted) -> None:
+        sent_at = self.world.now
+
         def done(job_id: JobId) -> None:
             self.open_calls -= 1
             self.world.note("submitted", job.key, job_id)
             if job.job_id is not None and job.job_id != job_id and not job.is_lost:
                 raise SimulationFailure(f"P1: {job.key} is {job.job_id} and {job_id}")
             if job.job_id != job_id:
-                job.job_id, job.acknowledged_at, job.is_lost = job_id, self.world.now, False
+                job.job_id, job.acknowledged_at = job_id, self.world.now
+                # The answer was perhaps on its way when what it tells of was restored away.
+                job.is_lost = sent_at <= self._ledger.restored_at
 
         def failed(error: WindlassError) -> None:
             assert isinstance(error, Unavailable), f"a submit was refused: {error}"

@@ -19,7 +19,7 @@ from windlass.client import Client
 from windlass.profile import Profile
 from windlass_proto.model.ids import ClusterName, JobId, TaskName
 from windlass_proto.model.specs import Argv, Command, JobSpec, ShellLine, TaskSpec
-from windlass_proto.model.states import JobState, LogStream
+from windlass_proto.model.states import JobState, LogStream, NodeState
 from windlass_proto.model.status import InstanceStatus, JobStatus
 
 DEADLINE_S = 60.0
@@ -96,7 +96,9 @@ class SystemUnderTest:
         async def is_ready() -> bool:
             assert agent.process.poll() is None, agent.said
             async with self.client() as client:
-                return name in [one.name for one in await client.nodes(cluster)]
+                states = {one.name: one.state for one in await client.nodes(cluster)}
+            # A node that joins has no session yet, and has not told what it has.
+            return states.get(name, NodeState.JOINING) is not NodeState.JOINING
 
         await until(is_ready)
         return agent
