@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.simulation.coordinator_duties import ClockWatch, DrainWatch, RetryTimer, SilenceWatch
+from tests.simulation.coordinator_polls import PollService
 from tests.simulation.log_intake import LogIntake
 from tests.simulation.messages import (
     Beaten,
@@ -21,8 +22,6 @@ from tests.simulation.messages import (
     OpenCall,
     Opened,
     OperateCall,
-    PollCall,
-    Polled,
     ReleaseCall,
     ReportCall,
     Reported,
@@ -34,8 +33,6 @@ from tests.simulation.settings import LEASE, RETRY
 from tests.simulation.store import Order, SimulatedStore
 from tests.simulation.world import Clock, KilledHere, Process, World
 from windlass_coordinator.app import _MAY_HAVE_WORK
-from windlass_coordinator.core.leases import poll_wait
-from windlass_coordinator.core.records import Claimed, ClusterKey, NodeView
 from windlass_coordinator.engine import nodes, steer
 from windlass_coordinator.engine.fleet import Fleet
 from windlass_coordinator.engine.last_looks import LastLooks
@@ -43,49 +40,25 @@ from windlass_coordinator.engine.nodes import (
     attempts_to_audit,
     attempts_to_end,
     settle_missing,
-    settle_never_arrived,
 )
-from windlass_coordinator.engine.parking import ParkedPoll, ParkedPolls, PollAnswer
+from windlass_coordinator.engine.parking import ParkedPolls
 from windlass_coordinator.engine.report import report
 from windlass_coordinator.engine.revoke import release
 from windlass_coordinator.engine.session import NewNode, OpenRequest, current_node, join, leave, open_session
 from windlass_coordinator.engine.settle import Rules
 from windlass_coordinator.engine.submit import Submission, Submitted, submit
 from windlass_coordinator.logstore.files import FileLogStore
-from windlass_coordinator.rpc.agent_messages import batch_of, forgettable
+from windlass_coordinator.rpc.agent_messages import forgettable
 from windlass_coordinator.rpc.agent_service import log_facts
 from windlass_coordinator.rpc.log_archive import LogArchive
 from windlass_coordinator.stores.base import Transaction
 from windlass_proto import failpoints
-from windlass_proto.errors import Denied, Unavailable, WindlassError
+from windlass_proto.errors import Denied, WindlassError
 from windlass_proto.model.ids import DEFAULT_TENANT, AttemptRef, JobId, NodeId, NodeKey
-from windlass_proto.model.resources import NodeCapacity
 from windlass_proto.model.verdicts import EventVerdict
 
 _COMMIT_S = (0.0005, 0.004)
 """Verbs gather for so long; a commit and its fsync."""
-_DELIVERY_S = 5.0
-
-
-class Promise:
-    """Stands where the coordinator has an asyncio future: the answer of a parked poll."""
-
-    def __init__(self) -> None:
-        self._answer: PollAnswer | None = None
-        self._then: Callable[[PollAnswer], None] | None = None
-
-    def done(self) -> bool:
-        return self._answer is not None
-
-    def set_result(self, answer: PollAnswer) -> None:
-        self._answer = answer
-        if self._then is not None:
-            self._then(answer)
-
-    def then(self, tell: Callable[[PollAnswer], None]) -> None:
-        self._then = tell
-        if self._answer is not None:
-            tell(self._answer)
 
 
 class Coordinator(Process):
@@ -108,7 +81,7 @@ class Coordinator(Process):
         network.handlers = {
             "Join": self._join,
             "OpenSession": self._open_session,
-            "Poll": self._poll,
+            "Poll": lambda request, connection: self.polls.poll(request, connection),
             "Report": self._report,
             "Heartbeat": self._heartbeat,
             "AppendLog": lambda request, connection: self.intake.append(request, connection),
@@ -129,12 +102,11 @@ class Coordinator(Process):
         self.logs = FileLogStore(self.log_root, max_open_streams=8)
         self.archive = LogArchive(self.logs, clock=lambda: self.world.now)
         self.intake = LogIntake(self, self.logs)
+        self.polls = PollService(self)
         self.timer = RetryTimer(self)
         self.silence = SilenceWatch(self)
         self.drains = DrainWatch(self)
         self.clock_watch = ClockWatch(self)
-        self._places: dict[NodeKey, tuple[ClusterKey, NodeCapacity]] = {}
-        self._told_stops: dict[NodeKey, frozenset[AttemptRef]] = {}
         self._audits_due_s: dict[NodeKey, float] = {}
         self.run(
             lambda tx: tx.nodes_in(_MAY_HAVE_WORK),
@@ -271,8 +243,7 @@ class Coordinator(Process):
         def answer(outcome: Any) -> Opened:
             node, opened = outcome
             self.world.note("opened", node.name, opened.epoch, request.last_nonce, "->", opened.nonce)
-            self._places[request.node_key] = (node.cluster_key, request.facts.capacity)
-            self._told_stops.pop(request.node_key, None)
+            self.polls.begin(request.node_key, node.cluster_key, request.facts.capacity)
             self.fleet.hear(request.node_key)
             return Opened(
                 epoch=opened.epoch,
@@ -282,114 +253,6 @@ class Coordinator(Process):
             )
 
         self._serve(connection, verb, answer, "session")
-
-    def _poll(self, request: PollCall, connection: Connection) -> None:
-        node_key = request.node_key
-        may_repeat = self.fleet.note_poll(
-            node_key, epoch=request.session.node_epoch, poll_seq=request.poll_seq, via="its only way"
-        )
-        if node_key in self._places:
-            self._park(request, connection, may_repeat=may_repeat)
-            return
-
-        def on_node(node: NodeView | None) -> None:
-            if node is None:
-                connection.fail(Denied("this node is not known here: join again"))
-                return
-            self._places[node_key] = (node.cluster_key, node.capacity)
-            self._park(request, connection, may_repeat=may_repeat)
-
-        self.run(lambda tx: tx.node_view(node_key), on_node, connection.fail, connection.name)
-
-    def _park(self, request: PollCall, connection: Connection, *, may_repeat: bool) -> None:
-        node_key = request.node_key
-        cluster_key, capacity = self._places[node_key]
-        poll = ParkedPoll(
-            node_key=node_key,
-            cluster_key=cluster_key,
-            capacity=capacity,
-            epoch=request.session.node_epoch,
-            nonce=request.session.nonce,
-            poll_seq=request.poll_seq,
-            want=request.want,
-            reply=Promise(),  # type: ignore[arg-type]  # all that is asked of the future
-            is_empty=request.is_empty,
-            may_repeat=may_repeat,
-            told_stops=self._told_stops.get(node_key, frozenset()),
-        )
-
-        def look(tx: Transaction) -> Sequence[Claimed]:
-            node = current_node(tx, node_key, request.session)
-            if request.is_empty:
-                settle_never_arrived(tx, node, poll_seq=poll.poll_seq, rules=self.rules, now=self.wall())
-            return tx.leased_by_poll(node, poll_seq=poll.poll_seq) if poll.may_repeat else ()
-
-        def nudge(tx: Transaction) -> Sequence[Claimed]:
-            earlier = look(tx)
-            if not earlier:
-                tx.wakes.nodes.add(node_key)
-            return earlier
-
-        def refused(error: WindlassError) -> None:
-            self.parked.withdraw(poll)
-            connection.fail(error)
-
-        answer = partial(self._answer_poll, node_key, connection)
-
-        def nudged(earlier: Sequence[Claimed]) -> None:
-            self.fleet.hear_poll(node_key)
-            if not earlier:
-                poll.reply.then(answer)  # type: ignore[attr-defined]  # a Promise
-                self._wait(poll, request.wait, look_again, refused)
-            elif self.parked.withdraw(poll):
-                answer(PollAnswer(claimed=earlier))
-            else:
-                poll.reply.then(lambda _: self.run(look, found, refused, connection.name))
-
-        def found(earlier: Sequence[Claimed]) -> None:
-            answer(PollAnswer(claimed=earlier))
-
-        def look_again() -> None:
-            self.run(look, found, refused, connection.name)
-
-        if self.parked.park(poll) and not may_repeat:
-            nudged(())
-        else:
-            self.run(nudge, nudged, refused, connection.name)
-
-    def _wait(
-        self,
-        poll: ParkedPoll,
-        asked: timedelta,
-        look_again: Callable[[], None],
-        refused: Callable[[WindlassError], None],
-    ) -> None:
-        def too_late() -> None:
-            if not poll.reply.done():
-                refused(Unavailable("the assignment could not be stored in time: poll again"))
-
-        def timed_out() -> None:
-            if poll.reply.done():
-                return
-            if not self.parked.withdraw(poll):
-                self.after(_DELIVERY_S, too_late)
-            elif poll.may_repeat:
-                look_again()
-            else:
-                poll.answer(PollAnswer())
-
-        longest = self.fleet.timing().poll_wait
-        wait = poll_wait(longest, asked=asked, poll_seq=poll.poll_seq, jitter=self.rules.jitter())
-        self.after(wait.total_seconds(), timed_out)
-
-    def _answer_poll(self, node_key: NodeKey, connection: Connection, answer: PollAnswer) -> None:
-        if answer.claimed:
-            failpoints.reach("coord.claim.after_commit")
-        if answer.stops:
-            self._told_stops[node_key] = frozenset(answer.stops)
-        batches = tuple(batch_of(claimed) for claimed in answer.claimed)
-        timing = self.fleet.news_for(node_key)
-        connection.reply(Polled(batches=batches, stops=tuple(answer.stops), timing=timing))
 
     def _report(self, request: ReportCall, connection: Connection) -> None:
         def verb(tx: Transaction) -> list[EventVerdict]:

@@ -27,7 +27,7 @@ class SlowPath:
         self._agent = agent
 
     def prepare(self, attempt: LiveAttempt) -> None:
-        self._agent.tell(attempt.ref, Preparing())
+        self._agent.reporter.tell(attempt.ref, Preparing())
         attempt.context = _Steps()  # type: ignore[assignment]  # all that the runner uses of it
         script = read_script(attempt.template.argv)
         self._agent.after(
@@ -38,7 +38,7 @@ class SlowPath:
         attempt.context = _Steps()  # type: ignore[assignment]  # all that the runner uses of it
         if record.kind is None:
             attempt.results = (exited_event(record, finalizing=True),)
-            self._agent.tell(attempt.ref, attempt.results[0])
+            self._agent.reporter.tell(attempt.ref, attempt.results[0])
         script = read_script(attempt.template.argv)
         delay = script.upload_s * self._agent.world.rng.uniform(0.5, 1.5)
         self._agent.after(delay, lambda: self._uploaded(attempt, record))
