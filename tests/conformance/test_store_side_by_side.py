@@ -148,7 +148,7 @@ class Crowd:
         for job_id in self.jobs:
             try:
                 self.stores[0].run_now(
-                    lambda tx, job_id=job_id: restart(  # type: ignore[misc]  # as above
+                    lambda tx, job_id=job_id: restart(  # type: ignore[misc]  # a default in a lambda
                         tx, DEFAULT_TENANT, job_id, all_instances=False, now=now()
                     )
                 )

@@ -4,19 +4,18 @@ import os
 import select
 import socket
 import struct
-import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from windlass_agent.keeper.cgroup import Cpu, Group, Memory
-from windlass_agent.keeper.command import STUCK_S, Command, LeaseEnd, describe_failed_start
-from windlass_agent.keeper.confine import Confinement, hand_over
+from windlass_agent.keeper.cgroup import Group, Memory
+from windlass_agent.keeper.command import STUCK_S, Command, LeaseEnd
 from windlass_agent.keeper.journal import Journal
+from windlass_agent.keeper.launch import Launcher
 from windlass_agent.keeper.link import Link
 from windlass_agent.keeper.output import ROOM_RETRY_S, SlotRoom, Spool, Stream
-from windlass_agent.keeper.record import NEVER, PROTOCOL, Record, boot_clock, encode, owner_of, reach
-from windlass_agent.keeper.sandbox import Place, make_sandbox
+from windlass_agent.keeper.record import NEVER, PROTOCOL, Record, boot_clock, encode, reach
+from windlass_agent.keeper.work_place import WorkPlace
 
 MAX_QUEUED = 4096
 """Plans; an agent that hands over more has lost count and is cut off."""
@@ -41,20 +40,18 @@ class Keeper:
         self._config = config
         self._nonce = nonce
         self._slot: str = config["slot"]
-        self._work = f"{self._slot}/work"
-        self._temporary = f"{self._slot}/tmp"
+        self._place = WorkPlace(self._slot)
         self._group = Group(config["groups"], config["pids_max"])
         groups = config["groups"]
         self._memory = Memory(groups["memory"]) if "memory" in groups else None
-        self._cpu = Cpu(groups["cpu"], config["cpu_limits"]) if "cpu" in groups else None
         with open("/proc/sys/kernel/random/boot_id") as file:
             header = {"is": "segment", "boot": file.read().strip(), "pid": os.getpid()}
         about = os.stat(self._slot)
         header["slot"] = [about.st_dev, about.st_ino]  # A copy of the journal tells of another's processes.
         self._home = os.open(self._slot, os.O_RDONLY | os.O_DIRECTORY)
         self._journal = Journal(self._slot, config["journal_bytes"], header)
-        self._oom_score_adj = str(config["oom_score_adj"]).encode()
         self._null = os.open(os.devnull, os.O_RDWR)
+        self._launcher = Launcher(config, self._place, self._group, self._memory, self._null)
         self._queue: deque[Record] = deque()
         self._templates: dict[int, Record] = {}
         self._command: Command | None = None
@@ -68,8 +65,7 @@ class Keeper:
         """Their command waits until there is room for its output."""
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._poller = select.poll()
-        os.makedirs(f"{self._slot}/trash", 0o700, exist_ok=True)
-        self._empty_work_dir()
+        self._place.empty()
 
     def serve(self, listener: socket.socket) -> None:
         self._watch(listener.fileno(), lambda _: self.admit(listener.accept()[0], is_trusted=False))
@@ -276,7 +272,7 @@ class Keeper:
         spool = Spool(plan["output_dir"], self._config["segment_bytes"], self._room, on_full)
         streams = Stream("stdout", out, spool, self._null), Stream("stderr", err, spool, self._null)
         command = Command(plan, streams, drain_s=self._config["drain_s"], lease=self._lease)
-        failed = self._spawn(command, (child_out, child_err))
+        failed = self._launcher.launch(command, (child_out, child_err))
         os.close(child_out)
         os.close(child_err)
         if failed:
@@ -288,7 +284,12 @@ class Keeper:
         for stream in streams:
             self._watch(stream.pipe, partial(self._on_output, stream))
         self._watch(command.pidfd, lambda _: self._close_pidfd(command))
-        start = {"is": "start", "ref": command.ref, "pid": command.pid, "ticks": self._introduce(command.pid)}
+        start = {
+            "is": "start",
+            "ref": command.ref,
+            "pid": command.pid,
+            "ticks": self._launcher.introduce(command.pid),
+        }
         self._record(start, hold_s=HOLD_S)
 
     def _fail(self, plan: Record, failed: Record) -> None:
@@ -297,85 +298,6 @@ class Keeper:
             self._tell(record | {"segment": self._journal.number})
         else:
             self._record(record, hold_s=self._hold_s())
-
-    def _spawn(self, command: Command, pipes: tuple[int, int]) -> Record | None:
-        """None = it runs; otherwise why it does not."""
-        plan = command.plan
-        environment: dict[str, str] = {**plan["base_env"], **plan["env"]}
-        for name in plan.get("unset", ()):
-            del environment[name]
-        at, program = "work_dir", plan["work_dir"] or self._work
-        environment.setdefault("WINDLASS_WORK_DIR", program)
-        try:
-            os.chdir(program)
-            at, program = "limits", "a limit"
-            self._limit(plan)
-            is_plain = not plan.get("isolation") and not plan.get("open_files")
-            at, program = (
-                ("command", next(iter(plan["argv"]), "")) if is_plain else ("isolation", "isolation")
-            )
-            if not is_plain:
-                confinement = self._confine(plan)
-            reach("keeper.start.before_exec")
-            if is_plain:
-                command.spawn(self._null, pipes, environment)
-                return None
-            return command.spawn_in(
-                confinement,
-                self._null,
-                pipes,
-                environment,
-                work_dir=plan["work_dir"] or self._work,
-                oom_score_adj=self._oom_score_adj,
-            )
-        except (OSError, ValueError) as error:
-            if at == "isolation":
-                program = f"isolation: {error}"
-            return describe_failed_start(program, error) | {"at": at}
-
-    def _limit(self, plan: Record) -> None:
-        isolation = plan.get("isolation")
-        self._group.limit_pids(plan.get("pids", 0), isolation["profile"] if isolation else "")
-        if self._memory:
-            self._memory.prepare(plan["memory_bytes"])
-        if self._cpu:
-            self._cpu.prepare(plan.get("cpu", 0.0))
-
-    def _confine(self, plan: Record) -> Confinement:
-        """Raises OSError."""
-        isolation, open_files = plan.get("isolation"), plan.get("open_files", 0)
-        if not isolation:
-            return Confinement(None, None, uid=os.getuid(), open_files=open_files, processes=0)
-        uid = owner_of(plan["ref"][3], self._config["uids"])
-        for own in () if plan["work_dir"] else (self._work, self._temporary):
-            os.makedirs(own, 0o700, exist_ok=True)
-            hand_over(own, uid)
-        place = Place(
-            isolation,
-            work=plan["work_dir"] or self._work,
-            temporary=isolation.get("tmp") or self._temporary,
-            state=self._config["state"],
-        )
-        # Without a group of its own the user is what can be counted.
-        processes = 0 if self._group.limits_pids else plan.get("pids", 0)
-        sandbox = make_sandbox(self._config["bwrap"], place)
-        return Confinement(place, sandbox, uid=uid, open_files=open_files, processes=processes)
-
-    def _introduce(self, pid: int) -> int:
-        """Makes the command a likelier victim than its keeper when memory runs out; its start ticks."""
-        try:
-            fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
-            try:
-                os.write(fd, self._oom_score_adj)
-            finally:
-                os.close(fd)
-        except OSError:
-            pass  # It has ended already, or the machine does not allow it.
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
-        try:
-            return int(os.read(fd, 4096).rpartition(b")")[2].split()[19])
-        finally:
-            os.close(fd)
 
     def _on_output(self, stream: Stream, events: int) -> None:
         if not events & select.POLLIN:
@@ -415,7 +337,7 @@ class Keeper:
         self._record(self._exit_record(command), hold_s=self._hold_s())
         try:
             if command.plan["work_dir"] is None:
-                self._empty_work_dir()
+                self._place.empty()
             else:
                 os.chdir(self._slot)  # So that a directory of the attempt can be unmounted.
         except FileNotFoundError:
@@ -440,29 +362,3 @@ class Keeper:
         times = [int(seconds * 1e6) for seconds in (command.ran_for, command.user_cpu, command.system_cpu)]
         record = {"is": "exit", "ref": command.ref, "status": command.status, "us": times}
         return record | {name: fact for name, fact in facts.items() if fact}
-
-    def _empty_work_dir(self) -> None:
-        """What a command left behind goes aside in one step; the agent removes it when there is time."""
-        if not self._set_aside(self._work):
-            self._work = f"{self._slot}/work-{time.time_ns()}"
-        if not os.path.isdir(self._work):
-            os.mkdir(self._work, 0o700)
-        if os.path.isdir(self._temporary) and not self._set_aside(self._temporary):
-            self._temporary = f"{self._slot}/tmp-{time.time_ns()}"
-
-    def _set_aside(self, directory: str) -> bool:
-        """False: it was made immutable, or something is mounted there; it stays, and is not used again."""
-        try:
-            if self._is_own(directory) and not os.listdir(directory):
-                return True
-        except FileNotFoundError:
-            return True
-        try:
-            os.rename(directory, f"{self._slot}/trash/{time.time_ns()}")
-        except OSError:
-            return False
-        return True
-
-    def _is_own(self, directory: str) -> bool:
-        """Not one that an isolated command had: its user may be another's again."""
-        return os.stat(directory).st_uid == os.getuid()
