@@ -19,7 +19,8 @@ from tests.support.coordinator_process import (
 )
 from tests.support.operator import contents, coordinator_verb
 from windlass.client import Client
-from windlass_coordinator.stores.schema.migrations import known_revisions, load_revision
+from windlass_coordinator.stores.schema.migrations import known_revisions
+from windlass_coordinator.stores.schema.upgrade import load_revision
 from windlass_coordinator.stores.sqlite.files import APPLICATION_ID
 from windlass_proto.model.ids import TaskName
 from windlass_proto.model.specs import Argv, TaskSpec, task_to_json
