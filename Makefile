@@ -5,6 +5,9 @@ READY := .venv/ready
 TOOLS := .venv/test-tools
 PROTOS := $(wildcard proto/windlass_proto/v1/*.proto)
 
+# The tests start hundreds of programs: each would compile all its modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help venv check test guest simulate models faults demo bench proto format lock clean
 
