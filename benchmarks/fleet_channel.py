@@ -72,13 +72,16 @@ class Channel:
         try:
             async with self._gate:
                 await loop.create_connection(lambda: connection, self._host, self._port)
+            is_made = not connection.has_gone  # a coordinator that is killed takes it away at once
         except OSError:
+            is_made = False
+        if is_made:
+            self._failures, self._connection = 0, connection
+            self._begin_calls(connection)
+        else:
             self._failures += 1
             self._begin_calls(None)
             loop.call_later(self._pause_s(), self._connect)
-        else:
-            self._failures, self._connection = 0, connection
-            self._begin_calls(connection)
 
     def _pause_s(self) -> float:
         pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * _PAUSE_GROWS_BY ** (self._failures - 1))

@@ -66,6 +66,10 @@ class Connection(asyncio.Protocol):
         self._done.clear()
         self._gone(lost)
 
+    @property
+    def has_gone(self) -> bool:
+        return self._transport is None
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.abort()
