@@ -14,10 +14,10 @@ class Launcher:
     """Of one slot. Config: see `loop.Keeper`."""
 
     def __init__(
-        self, config: Record, place: WorkPlace, group: Group, memory: Memory | None, null: int
+        self, config: Record, work_place: WorkPlace, group: Group, memory: Memory | None, null: int
     ) -> None:
         groups = config["groups"]
-        self._place, self._group, self._memory, self._null = place, group, memory, null
+        self._work_place, self._group, self._memory, self._null = work_place, group, memory, null
         self._cpu = Cpu(groups["cpu"], config["cpu_limits"]) if "cpu" in groups else None
         self._uids, self._state, self._bwrap = config["uids"], config["state"], config["bwrap"]
         self._oom_score_adj = str(config["oom_score_adj"]).encode()
@@ -28,7 +28,7 @@ class Launcher:
         environment: dict[str, str] = {**plan["base_env"], **plan["env"]}
         for name in plan.get("unset", ()):
             del environment[name]
-        at, program = "work_dir", plan["work_dir"] or self._place.work
+        at, program = "work_dir", plan["work_dir"] or self._work_place.work
         environment.setdefault("WINDLASS_WORK_DIR", program)
         try:
             os.chdir(program)
@@ -49,7 +49,7 @@ class Launcher:
                 self._null,
                 pipes,
                 environment,
-                work_dir=plan["work_dir"] or self._place.work,
+                work_dir=plan["work_dir"] or self._work_place.work,
                 oom_score_adj=self._oom_score_adj,
             )
         except (OSError, ValueError) as error:
@@ -71,13 +71,13 @@ class Launcher:
         if not isolation:
             return Confinement(None, None, uid=os.getuid(), open_files=open_files, processes=0)
         uid = owner_of(plan["ref"][3], self._uids)
-        for own in () if plan["work_dir"] else (self._place.work, self._place.temporary):
+        for own in () if plan["work_dir"] else (self._work_place.work, self._work_place.temporary):
             os.makedirs(own, 0o700, exist_ok=True)
             hand_over(own, uid)
         place = Place(
             isolation,
-            work=plan["work_dir"] or self._place.work,
-            temporary=isolation.get("tmp") or self._place.temporary,
+            work=plan["work_dir"] or self._work_place.work,
+            temporary=isolation.get("tmp") or self._work_place.temporary,
             state=self._state,
         )
         # Without a group of its own the user is what can be counted.

@@ -40,7 +40,7 @@ class Keeper:
         self._config = config
         self._nonce = nonce
         self._slot: str = config["slot"]
-        self._place = WorkPlace(self._slot)
+        self._work_place = WorkPlace(self._slot)
         self._group = Group(config["groups"], config["pids_max"])
         groups = config["groups"]
         self._memory = Memory(groups["memory"]) if "memory" in groups else None
@@ -51,7 +51,7 @@ class Keeper:
         self._home = os.open(self._slot, os.O_RDONLY | os.O_DIRECTORY)
         self._journal = Journal(self._slot, config["journal_bytes"], header)
         self._null = os.open(os.devnull, os.O_RDWR)
-        self._launcher = Launcher(config, self._place, self._group, self._memory, self._null)
+        self._launcher = Launcher(config, self._work_place, self._group, self._memory, self._null)
         self._queue: deque[Record] = deque()
         self._templates: dict[int, Record] = {}
         self._command: Command | None = None
@@ -65,7 +65,7 @@ class Keeper:
         """Their command waits until there is room for its output."""
         self._handlers: dict[int, Callable[[int], None]] = {}
         self._poller = select.poll()
-        self._place.empty()
+        self._work_place.empty()
 
     def serve(self, listener: socket.socket) -> None:
         self._watch(listener.fileno(), lambda _: self.admit(listener.accept()[0], is_trusted=False))
@@ -337,7 +337,7 @@ class Keeper:
         self._record(self._exit_record(command), hold_s=self._hold_s())
         try:
             if command.plan["work_dir"] is None:
-                self._place.empty()
+                self._work_place.empty()
             else:
                 os.chdir(self._slot)  # So that a directory of the attempt can be unmounted.
         except FileNotFoundError:

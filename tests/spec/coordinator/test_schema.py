@@ -9,7 +9,7 @@ from sqlalchemy.pool import StaticPool
 
 from windlass_coordinator.stores.schema.migrations import known_revisions, migrate
 from windlass_coordinator.stores.schema.tables import metadata
-from windlass_coordinator.stores.schema.upgrade import chain
+from windlass_coordinator.stores.schema.upgrade import load_revision
 
 
 def _engine() -> Engine:
@@ -45,7 +45,9 @@ def test_migrations_lead_to_the_tables_that_the_code_knows() -> None:
 
 
 def test_files_are_numbered_as_they_follow_one_another() -> None:
-    assert known_revisions() == chain()
+    known = known_revisions()
+    followed = [load_revision(revision).down_revision for revision in known]
+    assert followed == [None, *known[:-1]]
 
 
 _OPEN = """

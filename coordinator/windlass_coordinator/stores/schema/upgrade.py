@@ -27,11 +27,6 @@ def load_revision(revision: str) -> ModuleType:
     return _scripts().get_revision(revision).module
 
 
-def chain() -> list[str]:
-    """The revisions as the files name one another, oldest first."""
-    return [script.revision for script in _scripts().walk_revisions()][::-1]
-
-
 def _scripts() -> ScriptDirectory:
     config = Config()
     config.set_main_option("script_location", "windlass_coordinator.stores:schema")
